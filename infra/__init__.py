@@ -1,0 +1,1 @@
+"""The platform as code belongs here: Kubernetes and CloudFormation, from the same values as the SLOs."""
