@@ -1,0 +1,1 @@
+"""The one front door: `slo generate|check|list|explain|diff|import`."""

@@ -1,0 +1,94 @@
+"""Rules across SLOs. One run tells every problem of every SLO."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from enum import StrEnum
+
+from slo import conventions as names
+from slo.compile import CompiledSlo
+from slo.model import Severity, Slo
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    PROBLEM = "problem"  # what would be generated is wrong
+    WARNING = "warning"  # it is right, but will not do what its author may think
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `slo check` says about an SLO.
+
+    Attributes:
+        level: How bad it is.
+        subject: The SLO, as people write it.
+        text: What is wrong, with the arithmetic, and what helps.
+    """
+
+    level: Level
+    subject: str
+    text: str
+
+
+def check(compiled: Sequence[CompiledSlo]) -> tuple[Finding, ...]:
+    """Everything that is wrong or doubtful, problems first, by SLO."""
+    findings = [
+        *_shared(compiled, lambda one: [one.slo.id], "has the id {key!r}, as {others} has; ids must be unique"),
+        *_shared(
+            compiled,
+            lambda one: [alert.name for alert in one.alerts],
+            "has the alert {key!r}, as {others} has; set alert_name on one of them",
+        ),
+        *(finding for one in compiled for finding in _finer_than_traffic(one)),
+    ]
+    return tuple(sorted(findings, key=lambda finding: (finding.level, finding.subject, finding.text)))
+
+
+def _shared(
+    compiled: Sequence[CompiledSlo], keys: Callable[[CompiledSlo], Sequence[Hashable]], text: str
+) -> Iterator[Finding]:
+    """What must be unique over all SLOs, and is not. Files that differ by case alone would be one on some disks."""
+    owners: defaultdict[str, list[tuple[Hashable, Slo]]] = defaultdict(list)
+    for one in compiled:
+        for key in keys(one):
+            owners[str(key).casefold()].append((key, one.slo))
+    for sharing in owners.values():
+        for index, (key, slo) in enumerate(sharing):
+            others = [other.id_path for _, other in sharing[:index] + sharing[index + 1 :]]
+            if others:
+                yield Finding(Level.PROBLEM, slo.id_path, text.format(key=key, others=", ".join(others)))
+
+
+def _finer_than_traffic(one: CompiledSlo) -> Iterator[Finding]:
+    """An objective so fine that the few events which may alert are already much of the budget."""
+    slo, traffic = one.slo, one.slo.expected_events_per_second
+    pages = one.policy.pairs_of(Severity.PAGE)
+    if traffic is None or slo.burn == "ratio" or not pages:
+        return
+    seconds = Decimal(int(one.policy.period.total_seconds()))
+    budget = slo.budget_ratio * traffic * seconds
+    share = pages[0].budget_share(one.policy.period)
+    if slo.budget_bad_events_min <= share * budget:
+        return
+    enough = slo.budget_bad_events_min / (share * slo.budget_ratio * seconds)
+    arithmetic = (
+        f"{names.number(traffic)} events/s x {names.number(seconds)} s x (1 - {names.number(slo.objective)} %) = "
+        f"{_rounded(budget)} bad events a period"
+    )
+    yield Finding(
+        Level.WARNING,
+        slo.id_path,
+        f"the objective is finer than the traffic can show: {arithmetic}, of which a page's {_rounded(100 * share)} % "
+        f"are {_rounded(share * budget)}, fewer than the {slo.budget_bad_events_min} that it waits for; take a lower "
+        f"objective, a longer period, or at least {names.number(enough.quantize(Decimal('0.01'), ROUND_CEILING))} "
+        "events/s (synthetic ones count)",
+    )
+
+
+def _rounded(value: Decimal) -> str:
+    return names.number(Decimal(f"{value:.3g}"))

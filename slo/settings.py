@@ -1,0 +1,208 @@
+"""Settings and the definitions that they lead to: `[tool.slo]` in `pyproject.toml`.
+
+::
+
+    [tool.slo]
+    definitions = ["slo.definitions", "promises/shop"]   # packages, or folders of Python files
+    output = "generated"
+
+    [tool.slo.links]
+    grafana = "https://grafana.example.com"
+    runbooks = "https://runbooks.example.com/runbooks"
+    traces = "https://console.aws.amazon.com/xray/home"
+    logs = "https://console.aws.amazon.com/cloudwatch/home"
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from slo.errors import SloError, raise_if_any
+from slo.model import Slo
+
+_OUTPUT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Where links lead: the base URL of each place, without a slash at the end."""
+
+    grafana: str
+    runbooks: str
+    traces: str
+    logs: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, getattr(self, field.name).rstrip("/"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`[tool.slo]`.
+
+    Attributes:
+        root: The folder of the settings file; relative paths start here.
+        definitions: Packages (`slo.definitions`) or folders (`promises/shop`) of definitions.
+        output: The folder that `slo generate` owns.
+        links: Base URLs.
+    """
+
+    root: Path
+    definitions: tuple[str, ...]
+    output: Path
+    links: Links
+
+
+def find(start: Path) -> Path:
+    """The nearest `pyproject.toml` with a `[tool.slo]` table, in `start` or above it.
+
+    Raises:
+        SloError: There is none.
+    """
+    for folder in (start, *start.resolve().parents):
+        file = folder / "pyproject.toml"
+        if file.is_file() and "slo" in _toml(file).get("tool", {}):
+            return file
+    raise SloError(
+        "settings",
+        [f"no pyproject.toml with a [tool.slo] table in {start} or above it"],
+    )
+
+
+def load(file: Path) -> Settings:
+    """Read and check a settings file.
+
+    Raises:
+        SloError: A key is unknown, missing or has a wrong value; all of them are named.
+    """
+    table = _toml(file).get("tool", {}).get("slo")
+    subject = f"settings {file}"
+    if not isinstance(table, dict):
+        raise SloError(subject, ["there is no [tool.slo] table"])
+    raise_if_any(subject, _problems(table))
+    root = file.resolve().parent
+    return Settings(
+        root=root,
+        definitions=tuple(table["definitions"]),
+        output=root / table.get("output", "generated"),
+        links=Links(**table["links"]),
+    )
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SloError(f"settings {file}", [str(error)]) from error
+
+
+def _problems(table: Mapping[str, Any]) -> Iterator[str]:
+    known = {"definitions", "output", "links"}
+    for key in sorted(set(table) - known):
+        yield f"unknown key {key!r} in [tool.slo]; known are {', '.join(sorted(known))}"
+    definitions = table.get("definitions")
+    if not isinstance(definitions, list) or not definitions or not all(isinstance(d, str) for d in definitions):
+        yield "definitions must be a list of packages or folders, ['slo.definitions'] say"
+    output = table.get("output", "generated")
+    # `slo generate` removes what it did not write, so the folder must hold nothing else.
+    if not isinstance(output, str) or not _OUTPUT.fullmatch(output) or ".." in output.split("/"):
+        yield f"output must be a folder of its own below the settings file, 'generated' say, not {output!r}"
+    links = table.get("links")
+    if not isinstance(links, dict):
+        yield "there is no [tool.slo.links] table; alerts without links help nobody"
+        return
+    bases = [field.name for field in fields(Links)]
+    for key in sorted(set(links) - set(bases)):
+        yield f"unknown key {key!r} in [tool.slo.links]; known are {', '.join(bases)}"
+    for base in bases:
+        url = links.get(base)
+        if not isinstance(url, str) or urlsplit(url).scheme not in (
+            "http",
+            "https",
+            "file",
+        ):
+            yield f"[tool.slo.links] {base} must be an http, https or file URL, not {url!r}"
+
+
+def definitions(settings: Settings) -> tuple[Slo, ...]:
+    """Every SLO of every module that the settings name, sorted by id.
+
+    Raises:
+        SloError: Definitions are wrong or cannot be imported; the faults of all modules are told at once.
+    """
+    found: dict[int, Slo] = {}
+    problems: list[str] = []
+    for source in settings.definitions:
+        try:
+            modules = list(_modules(source, settings.root, problems))
+        except SloError as error:
+            problems.append(str(error))
+            continue
+        found |= {id(slo): slo for module in modules for slo in _slos(module)}
+    raise_if_any("definitions", problems)
+    return tuple(sorted(found.values(), key=lambda slo: slo.id))
+
+
+def _slos(module: ModuleType) -> Iterable[Slo]:
+    for value in vars(module).values():
+        if isinstance(value, Slo):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from (item for item in value if isinstance(item, Slo))
+
+
+def _modules(source: str, root: Path, problems: list[str]) -> Iterator[ModuleType]:
+    folder = root / source
+    if folder.is_dir():
+        for file in sorted(folder.glob("*.py")):
+            yield from _attempt(partial(_import_file, file), str(file), problems)
+        return
+    if not source.replace(".", "").isidentifier():
+        raise SloError(
+            f"{source!r}",
+            [f"is neither a folder below {root} nor the name of a package"],
+        )
+    packages = list(_attempt(partial(importlib.import_module, source), source, problems))
+    for package in packages:
+        yield package
+        for info in pkgutil.iter_modules(getattr(package, "__path__", ())):
+            name = f"{source}.{info.name}"
+            yield from _attempt(partial(importlib.import_module, name), name, problems)
+
+
+def _attempt(importing: Callable[[], ModuleType], what: str, problems: list[str]) -> Iterator[ModuleType]:
+    """Import one module; a fault is noted, so that the other modules' faults are found in the same run."""
+    try:
+        yield importing()
+    except SloError as error:
+        problems.append(f"{what}: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever a definition module raises is the author's to read
+        problems.append(f"{what}: cannot be imported: {type(error).__name__}: {error}")
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = f"_slo_definitions_{abs(hash(file.resolve())):x}_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise SloError(str(file), ["is no Python file"])
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
