@@ -1,0 +1,335 @@
+"""promtool unit tests for the generated rules: for every alert a case that fires and a near miss.
+
+Each case drives the raw series, so that a test proves the whole way from a counter to the alert. The burn of a case is
+given in multiples of the budget; near misses stay a tenth below what fires. A case asks the series `ALERTS`, which
+carries the labels but not the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from slo import conventions as names
+from slo import promql
+from slo.compile import AlertKind, CompiledAlert, CompiledSlo, Reason
+from slo.metrics import Selection
+from slo.model import Events, Freshness, Latency, Severity, TimeSlice
+from slo.windows import DAY, HOUR, MINUTE, BurnWindows, Policy
+
+# So many that no minimum of bad events is in the way: the cases for the minima have their own traffic.
+_BUSY_EVENTS_PER_MINUTE = 600_000
+_FIRES, _NEAR_MISS = Decimal("1.1"), Decimal("0.9")
+_STEP = MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of even traffic; `bad` is the share of bad events, or for slices 1 (bad) and 0 (good)."""
+
+    length: timedelta
+    events_per_minute: Decimal
+    bad: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Traffic, and when the alert must fire or be silent, as times since the begin.
+
+    `counts_events` says that a minimum of bad events decides the case.
+    """
+
+    name: str
+    alert: CompiledAlert
+    phases: tuple[Phase, ...]
+    firing: tuple[timedelta, ...] = ()
+    silent: tuple[timedelta, ...] = ()
+    counts_events: bool = False
+
+
+def test_files(compiled: CompiledSlo) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Test files for an SLO's rules, with their names; none for foreign queries, whose series we don't know.
+
+    promtool runs all rules of a file at one interval, so there is a file for each interval.
+    """
+    cases = list(_cases(compiled))
+    for interval in sorted({_interval(case, compiled.policy) for case in cases}):
+        every = names.duration(interval)
+        yield (
+            f"{compiled.slo.id}-every-{every}",
+            {
+                "rule_files": [f"../rules/{compiled.slo.id}.yaml"],
+                "evaluation_interval": every,
+                # promtool runs groups in any order; the coarse one reads what the other has just written.
+                "group_eval_order": [names.group_name(compiled.slo), names.coarse_group_name(compiled.slo)],
+                "tests": [_test(case, compiled) for case in cases if _interval(case, compiled.policy) == interval],
+            },
+        )
+
+
+def _interval(case: Case, policy: Policy) -> timedelta:
+    """How often the rules run: tickets look back for days, so theirs run as seldom as the coarse recording does.
+
+    A mean does not change when it has half the samples; only a count of events needs the exact interval.
+    """
+    coarse = case.alert.severity is Severity.TICKET and bool(case.alert.ways)
+    exact = policy.coarse_interval if coarse else policy.evaluation_interval
+    return exact if case.counts_events else 2 * exact
+
+
+def _cases(compiled: CompiledSlo) -> Iterator[Case]:
+    sli = compiled.slo.sli
+    if not isinstance(sli, Events | Latency | TimeSlice | Freshness):
+        return
+    for alert in compiled.alerts:
+        reasons = {way.reason for way in alert.ways}
+        if alert.kind is AlertKind.ABSENT:
+            yield from _absent_cases(alert)
+        elif isinstance(sli, TimeSlice | Freshness):
+            yield from _slice_cases(compiled, alert)
+        else:
+            for pair in alert.pairs:
+                yield from _burn_cases(compiled, alert, pair)
+            if Reason.PEOPLE in reasons:
+                yield from _people_cases(compiled, alert)
+            if Reason.BUDGET in reasons and alert.severity is Severity.PAGE:
+                yield from _stray_error_cases(compiled, alert)
+
+
+def _absent_cases(alert: CompiledAlert) -> Iterator[Case]:
+    quiet = Phase(HOUR, Decimal(0), Decimal(0))
+    yield Case("fires: the series are gone", alert, (), firing=(alert.hold + 2 * MINUTE,))
+    yield Case("near miss: no event at all, but the series are there", alert, (quiet,), silent=(HOUR,))
+
+
+def _burn_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
+    """A burn just above and just below a pair's factor, its begin and its end."""
+    clean = _clean(alert)
+    end = clean + pair.long
+    # When the slowest pair's short window has seen a clean stretch as well, nothing may fire any more.
+    over = end + max(other.short for other in alert.pairs) + 6 * MINUTE
+    burn = pair.factor * compiled.slo.budget_ratio
+
+    def phases(share: Decimal, until: timedelta) -> tuple[Phase, ...]:
+        return (
+            _busy(clean, Decimal(0)),
+            _busy(pair.long, min(burn * share, Decimal(1))),
+            _busy(until - end, Decimal(0)),
+        )
+
+    what = f"{names.number(pair.factor)} times over {names.duration(pair.long)}"
+    yield Case(
+        f"fires: just above {what}; not at its begin, not after its end",
+        alert,
+        phases(_FIRES, over),
+        firing=(end,),
+        silent=(clean + pair.long / 4, over),
+    )
+    yield Case(f"near miss: just below {what}", alert, phases(_NEAR_MISS, end + _STEP), silent=(end,))
+
+
+def _clean(alert: CompiledAlert) -> timedelta:
+    """A stretch long enough that no slower pair of the alert reaches its factor when a faster one does."""
+    return 2 * DAY if alert.severity is Severity.TICKET else 2 * HOUR
+
+
+def _busy(length: timedelta, bad: Decimal) -> Phase:
+    return Phase(length, Decimal(_BUSY_EVENTS_PER_MINUTE), bad)
+
+
+def _people_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
+    """At night, when hardly anything of the budget is at stake: half of a few requests fail."""
+    minimum = compiled.slo.people_bad_events_min
+    pair = alert.pairs[0]
+    minutes = Decimal(pair.long // MINUTE)
+    bad_share = max(Decimal("0.5"), min(Decimal(1), 2 * pair.factor * compiled.slo.budget_ratio))
+    clean = _clean(alert)
+    settle = 10 * MINUTE
+    end = clean + pair.long + settle - _STEP
+
+    def phases(bad_events: int) -> tuple[Phase, ...]:
+        # A little longer than the window, so that the busy time before has left it.
+        night = Phase(pair.long + settle, bad_events / bad_share / minutes, bad_share)
+        return _busy(clean, Decimal(0)), night
+
+    yield Case(
+        "fires: many people fail, though the budget hardly moves",
+        alert,
+        phases(minimum + 5),
+        firing=(end,),
+        counts_events=True,
+    )
+    yield Case(
+        "near miss: the same, but too few fail to wake somebody",
+        alert,
+        phases(minimum - 5),
+        silent=(end,),
+        counts_events=True,
+    )
+
+
+def _stray_error_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
+    """A service with hardly any traffic: a stray error is a large share of the budget, and wakes nobody."""
+    minimum = compiled.slo.budget_bad_events_min
+    clean = _clean(alert)
+
+    def phases(bad_events: int) -> tuple[Phase, ...]:
+        # All within one minute, so that both windows burn as fast as they can.
+        quiet = Phase(clean, Decimal(1), Decimal(0))
+        return quiet, Phase(MINUTE, Decimal(bad_events), Decimal(1)), replace(quiet, length=10 * MINUTE)
+
+    moment = clean + 3 * MINUTE
+    few = f"{minimum - 1} stray errors in a quiet night"
+    yield Case(
+        f"near miss: {few}",
+        alert,
+        phases(minimum - 1),
+        silent=(moment, clean + 6 * MINUTE),
+        counts_events=True,
+    )
+    if minimum * 60 > _quiet_limit(compiled, alert):
+        yield Case(f"fires: one more than {few}", alert, phases(minimum + 1), firing=(moment,), counts_events=True)
+
+
+def _quiet_limit(compiled: CompiledSlo, alert: CompiledAlert) -> Decimal:
+    """Bad events in the long window of the fastest pair that burn at its factor, at one event a minute, sixtyfold."""
+    pair = alert.pairs[0]
+    return 60 * pair.factor * compiled.slo.budget_ratio * (pair.long // MINUTE)
+
+
+def _slice_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
+    """Slices are bad or good as a whole: one more and one less than the quickest pair needs."""
+    sli = compiled.slo.sli
+    assert isinstance(sli, TimeSlice | Freshness), "the caller has looked"
+    slice_length = timedelta(seconds=sli.slice_seconds)
+    needed = min(
+        max(
+            int(pair.factor * compiled.slo.budget_ratio * (pair.long // slice_length)) + 1,
+            compiled.slo.budget_bad_events_min,
+        )
+        for pair in alert.pairs
+    )
+    # As long as the longest window: while data is young, a few bad slices are a larger part of what there is.
+    clean = max(pair.long for pair in alert.pairs)
+
+    def phases(bad_slices: int) -> tuple[Phase, ...]:
+        bad = Phase(bad_slices * slice_length, Decimal(1), Decimal(1))
+        return Phase(clean, Decimal(1), Decimal(0)), bad, Phase(20 * MINUTE, Decimal(1), Decimal(0))
+
+    settle = 6 * MINUTE if alert.severity is Severity.TICKET else MINUTE
+    fires, near = needed + 2, needed - 1
+    yield Case(
+        f"fires: {fires} bad slices",
+        alert,
+        phases(fires),
+        firing=(clean + fires * slice_length + settle,),
+        counts_events=True,
+    )
+    if near > 0:
+        yield Case(
+            f"near miss: {near} bad slices",
+            alert,
+            phases(near),
+            silent=(clean + near * slice_length + settle,),
+            counts_events=True,
+        )
+
+
+# --- as promtool reads it -------------------------------------------------------------------------------------------
+
+
+def _test(case: Case, compiled: CompiledSlo) -> dict[str, Any]:
+    checks = [(moment, True) for moment in case.firing] + [(moment, False) for moment in case.silent]
+    return {
+        "name": f"{case.alert.name} {case.name}",
+        "interval": names.duration(_STEP),
+        "input_series": [
+            {"series": series, "values": values} for series, values in _input(case.phases, compiled).items()
+        ],
+        "promql_expr_test": [_check(case.alert, moment, firing=firing) for moment, firing in sorted(checks)],
+    }
+
+
+def _check(alert: CompiledAlert, moment: timedelta, *, firing: bool) -> dict[str, Any]:
+    selector = "ALERTS" + promql.matchers({"alertname": alert.name, "alertstate": "firing"})
+    labels = promql.matchers({**alert.labels, "alertname": alert.name, "alertstate": "firing"})
+    return {
+        "expr": selector,
+        "eval_time": names.duration(moment),
+        "exp_samples": [{"labels": f"ALERTS{labels}", "value": 1}] if firing else [],
+    }
+
+
+def _input(phases: tuple[Phase, ...], compiled: CompiledSlo) -> dict[str, str]:
+    """Series in promtool's notation, `0+600x60` say: a begin, a step, a number of steps."""
+    if not phases:
+        return {}
+    sli = compiled.slo.sli
+    match sli:
+        case Events():
+            good = _good_labels(sli)
+            bad = {label: values[0] for label, values in sli.bad.values.items()}
+            rest = {label: values[0] for label, values in sli.all.metric.labels.items()}
+            name = sli.all.metric.name
+            return {
+                name + promql.matchers({**rest, **good}): _counter(phases, lambda p: p.events_per_minute * (1 - p.bad)),
+                name + promql.matchers({**rest, **bad}): _counter(phases, lambda p: p.events_per_minute * p.bad),
+            }
+        case Latency():
+            labels = _some_labels(sli.requests)
+            name = sli.requests.metric.name
+            bucket = promql.matchers({**labels, "le": names.le(sli.threshold_seconds)})
+            return {
+                f"{name}_count" + promql.matchers(labels): _counter(phases, lambda p: p.events_per_minute),
+                f"{name}_bucket{bucket}": _counter(phases, lambda p: p.events_per_minute * (1 - p.bad)),
+            }
+        case TimeSlice():
+            limit = sli.bad_above if sli.bad_above is not None else sli.bad_below
+            assert limit is not None, "TimeSlice.problems() allows no slice without a limit"
+            beyond = limit + 1 if sli.bad_above is not None else limit - 1
+            return {promql.series(_one(sli.gauge)): _gauge(phases, good=limit, bad=beyond)}
+        case Freshness():
+            # promtool's time begins at 0: what waits since second 1 is late for as long as the phase is bad.
+            return {promql.series(_one(sli.oldest)): _gauge(phases, good=Decimal(0), bad=Decimal(1))}
+        case _:
+            return {}
+
+
+def _some_labels(selection: Selection) -> dict[str, str]:
+    """The labels of one series of a selection."""
+    declared = {label: values[0] for label, values in selection.metric.labels.items()}
+    return declared | {label: values[0] for label, values in selection.values.items()}
+
+
+def _one(selection: Selection) -> Selection:
+    return Selection(selection.metric, {label: (value,) for label, value in _some_labels(selection).items()})
+
+
+def _good_labels(sli: Events) -> dict[str, str]:
+    """The labels of one series that counts, but not as bad."""
+    labels = _some_labels(sli.all)
+    for label, bad_values in sli.bad.values.items():
+        counted = sli.all.values.get(label, sli.all.metric.labels[label])
+        good_values = [value for value in counted if value not in bad_values]
+        if good_values:
+            return labels | {label: good_values[0]}
+    return labels
+
+
+def _counter(phases: tuple[Phase, ...], increase_per_step: Callable[[Phase], Decimal]) -> str:
+    total = Decimal(0)
+    parts = []
+    for phase in phases:
+        steps = phase.length // _STEP
+        step = increase_per_step(phase)
+        parts.append(f"{names.number(total)}+{names.number(step)}x{steps - 1}")
+        total += step * steps
+    parts.append(names.number(total))
+    return " ".join(parts)
+
+
+def _gauge(phases: tuple[Phase, ...], *, good: Decimal, bad: Decimal) -> str:
+    return " ".join(f"{names.number(bad if phase.bad else good)}+0x{phase.length // _STEP - 1}" for phase in phases)
