@@ -93,7 +93,7 @@ def alert_rule(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> dic
 
 
 def _sorted(labels: Mapping[str, str]) -> dict[str, str]:
-    return {name: labels[name] for name in sorted(labels)}
+    return dict(sorted(labels.items()))
 
 
 def _watchdog_group(links: Links) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Each case drives the raw series, so that a test proves the whole way from a counter to the alert. The burn of a case is
 given in multiples of the budget; near misses stay a tenth below what fires. A case asks the series `ALERTS`, which
-carries the labels but not the texts.
+carries the labels but not the texts. One more test looks at the figures that people read.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ _STEP = MINUTE
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of even traffic; `bad` is the share of bad events, or for slices 1 (bad) and 0 (good)."""
+    """A stretch of even traffic; `bad` is the share of bad events, or for slices 1 (bad) and 0 (good).
+
+    In a phase that is `gone` the series do not exist.
+    """
 
     length: timedelta
     events_per_minute: Decimal
     bad: Decimal
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,9 @@ def test_files(compiled: CompiledSlo) -> Iterator[tuple[str, dict[str, Any]]]:
     promtool runs all rules of a file at one interval, so there is a file for each interval.
     """
     cases = list(_cases(compiled))
-    for interval in sorted({_interval(case, compiled.policy) for case in cases}):
+    figures = [_figures_test(compiled)] if cases and not compiled.policy.calendar_month else []
+    intervals = {_interval(case, compiled.policy) for case in cases} | {compiled.policy.base for _ in figures}
+    for interval in sorted(intervals):
         every = names.duration(interval)
         yield (
             f"{compiled.slo.id}-every-{every}",
@@ -65,19 +71,24 @@ def test_files(compiled: CompiledSlo) -> Iterator[tuple[str, dict[str, Any]]]:
                 "evaluation_interval": every,
                 # promtool runs groups in any order; the coarse one reads what the other has just written.
                 "group_eval_order": [names.group_name(compiled.slo), names.coarse_group_name(compiled.slo)],
-                "tests": [_test(case, compiled) for case in cases if _interval(case, compiled.policy) == interval],
+                "tests": [
+                    *(figures if interval == compiled.policy.base else []),
+                    *(_test(case, compiled) for case in cases if _interval(case, compiled.policy) == interval),
+                ],
             },
         )
 
 
 def _interval(case: Case, policy: Policy) -> timedelta:
-    """How often the rules run: tickets look back for days, so theirs run as seldom as the coarse recording does.
+    """How often the rules run: as seldom as the case allows, since that is what a test's time goes into.
 
-    A mean does not change when it has half the samples; only a count of events needs the exact interval.
+    A mean does not change when it has a tenth of the samples; only counts of events need the exact interval. Tickets
+    look back for days; theirs run at twice the coarse interval, which the bridge over a missed evaluation allows.
     """
     coarse = case.alert.severity is Severity.TICKET and bool(case.alert.ways)
-    exact = policy.coarse_interval if coarse else policy.evaluation_interval
-    return exact if case.counts_events else 2 * exact
+    if case.counts_events:
+        return policy.coarse_interval if coarse else policy.evaluation_interval
+    return 2 * policy.coarse_interval if coarse else policy.base
 
 
 def _cases(compiled: CompiledSlo) -> Iterator[Case]:
@@ -95,14 +106,33 @@ def _cases(compiled: CompiledSlo) -> Iterator[Case]:
                 yield from _burn_cases(compiled, alert, pair)
             if Reason.PEOPLE in reasons:
                 yield from _people_cases(compiled, alert)
+                yield from _rekindled_cases(compiled, alert)
             if Reason.BUDGET in reasons and alert.severity is Severity.PAGE:
                 yield from _stray_error_cases(compiled, alert)
 
 
 def _absent_cases(alert: CompiledAlert) -> Iterator[Case]:
-    quiet = Phase(HOUR, Decimal(0), Decimal(0))
-    yield Case("fires: the series are gone", alert, (), firing=(alert.hold + 2 * MINUTE,))
-    yield Case("near miss: no event at all, but the series are there", alert, (quiet,), silent=(HOUR,))
+    quiet = Phase(10 * MINUTE, Decimal(0), Decimal(0))
+    after = 2 * MINUTE
+    yield Case("fires: the series never came", alert, (), firing=(alert.hold + after,), counts_events=True)
+    gone = replace(quiet, length=alert.hold + after, gone=True)
+    yield Case(
+        "fires: the series are gone; not while there simply is no event",
+        alert,
+        (quiet, gone),
+        firing=(quiet.length + gone.length,),
+        silent=(quiet.length,),
+        counts_events=True,
+    )
+    brief = replace(gone, length=alert.hold - MINUTE)
+    if brief.length > timedelta(0):
+        yield Case(
+            "near miss: the series are gone for a little less than that, and come back",
+            alert,
+            (quiet, brief, quiet),
+            silent=(quiet.length + brief.length, quiet.length + brief.length + after),
+            counts_events=True,
+        )
 
 
 def _burn_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
@@ -171,6 +201,25 @@ def _people_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]
     )
 
 
+def _rekindled_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
+    """Many people failed by day, and the longest window still knows; a stray error in a quiet night wakes nobody."""
+    pair = alert.pairs[-1]
+    # So bad that the long window's ratio stays above its limit until the end.
+    outage = Phase(20 * MINUTE, Decimal(compiled.slo.people_bad_events_min), Decimal(1))
+    night = Phase(2 * pair.short, Decimal(1), Decimal(0))
+    stray = Phase(MINUTE, Decimal(1), Decimal(1))
+    begin = _clean(alert)
+    moment = begin + outage.length + night.length + 3 * MINUTE
+    yield Case(
+        "near miss: a stray error in a quiet night, hours after many people failed",
+        alert,
+        (replace(outage, length=begin, bad=Decimal(0)), outage, night, stray, night),
+        firing=(begin + outage.length,),
+        silent=(moment, moment + 5 * MINUTE),
+        counts_events=True,
+    )
+
+
 def _stray_error_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     """A service with hardly any traffic: a stray error is a large share of the budget, and wakes nobody."""
     minimum = compiled.slo.budget_bad_events_min
@@ -220,7 +269,8 @@ def _slice_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
         return Phase(clean, Decimal(1), Decimal(0)), bad, Phase(20 * MINUTE, Decimal(1), Decimal(0))
 
     settle = 6 * MINUTE if alert.severity is Severity.TICKET else MINUTE
-    fires, near = needed + 2, needed - 1
+    # A burst that is as old as the base window weighs up to an eighth of that window too much for a moment.
+    fires, near = needed + 2, needed - 1 - compiled.policy.base // (8 * slice_length)
     yield Case(
         f"fires: {fires} bad slices",
         alert,
@@ -246,10 +296,47 @@ def _test(case: Case, compiled: CompiledSlo) -> dict[str, Any]:
     return {
         "name": f"{case.alert.name} {case.name}",
         "interval": names.duration(_STEP),
-        "input_series": [
-            {"series": series, "values": values} for series, values in _input(case.phases, compiled).items()
-        ],
+        "input_series": _input_series(case.phases, compiled),
         "promql_expr_test": [_check(case.alert, moment, firing=firing) for moment, firing in sorted(checks)],
+    }
+
+
+def _figures_test(compiled: CompiledSlo) -> dict[str, Any]:
+    """Everything that people read, after half an hour at half the budget; of slices, which are whole, at all bad."""
+    slices = isinstance(compiled.slo.sli, TimeSlice | Freshness)
+    ratio = Decimal(1) if slices else compiled.slo.budget_ratio / 2
+    phase = Phase(HOUR / 2, Decimal(_BUSY_EVENTS_PER_MINUTE), ratio)
+    burn = ratio / compiled.slo.budget_ratio
+    values = {
+        names.SLI_ERROR: ratio,
+        names.ERROR_BUDGET_BURN: burn,
+        names.OBJECTIVE: compiled.slo.objective_ratio,
+        names.ERROR_BUDGET: compiled.slo.budget_ratio,
+        names.TIME_PERIOD: Decimal(compiled.policy.period // DAY),
+        names.CURRENT_BURN_RATE: burn,
+        names.PERIOD_BURN_RATE: burn,
+        names.ERROR_BUDGET_REMAINING: 1 - burn,
+        names.INFO: Decimal(1),
+    }
+    checks = []
+    for recording in compiled.recordings:
+        window = recording.labels.get(names.WINDOW_LABEL, "")
+        value = values.get(recording.record.removesuffix(window))
+        if value is not None:
+            expr = f"abs({compiled.named(recording.record)} - {names.number(value)}) < bool 1e-6"
+            labels = "{}" if not recording.labels else promql.matchers(recording.labels)
+            checks.append(
+                {
+                    "expr": expr,
+                    "eval_time": names.duration(phase.length),
+                    "exp_samples": [{"labels": labels, "value": 1}],
+                }
+            )
+    return {
+        "name": f"{compiled.slo.id} figures that people read",
+        "interval": names.duration(_STEP),
+        "input_series": _input_series((phase,), compiled),
+        "promql_expr_test": checks,
     }
 
 
@@ -261,6 +348,10 @@ def _check(alert: CompiledAlert, moment: timedelta, *, firing: bool) -> dict[str
         "eval_time": names.duration(moment),
         "exp_samples": [{"labels": f"ALERTS{labels}", "value": 1}] if firing else [],
     }
+
+
+def _input_series(phases: tuple[Phase, ...], compiled: CompiledSlo) -> list[dict[str, str]]:
+    return [{"series": series, "values": values} for series, values in _input(phases, compiled).items()]
 
 
 def _input(phases: tuple[Phase, ...], compiled: CompiledSlo) -> dict[str, str]:
@@ -325,11 +416,20 @@ def _counter(phases: tuple[Phase, ...], increase_per_step: Callable[[Phase], Dec
     for phase in phases:
         steps = phase.length // _STEP
         step = increase_per_step(phase)
-        parts.append(f"{names.number(total)}+{names.number(step)}x{steps - 1}")
+        parts.append(_gone(steps) if phase.gone else f"{names.number(total)}+{names.number(step)}x{steps - 1}")
         total += step * steps
-    parts.append(names.number(total))
+    parts.append(_gone(1) if phases[-1].gone else names.number(total))
     return " ".join(parts)
 
 
 def _gauge(phases: tuple[Phase, ...], *, good: Decimal, bad: Decimal) -> str:
-    return " ".join(f"{names.number(bad if phase.bad else good)}+0x{phase.length // _STEP - 1}" for phase in phases)
+    steps = [(phase, phase.length // _STEP) for phase in phases]
+    return " ".join(
+        _gone(count) if phase.gone else f"{names.number(bad if phase.bad else good)}+0x{count - 1}"
+        for phase, count in steps
+    )
+
+
+def _gone(steps: int) -> str:
+    """A target that Prometheus knows to be gone, not one that it failed to reach once."""
+    return f"stale _x{steps}"

@@ -29,8 +29,7 @@ _PERIOD_KNOWN = 28 * DAY
 def render(compiled: Sequence[CompiledSlo]) -> list[Artefact]:
     """One spec an SLO, at `sloth/<sloth_id>.yaml`."""
     return [
-        Artefact(PurePosixPath("sloth") / f"{one.slo.id}.yaml", yaml.dump(spec(one), _header(one)))
-        for one in compiled
+        Artefact(PurePosixPath("sloth") / f"{one.slo.id}.yaml", yaml.dump(spec(one), _header(one))) for one in compiled
     ]
 
 
@@ -63,7 +62,7 @@ def _sli(compiled: CompiledSlo) -> dict[str, Any]:
 
 def _alerting(compiled: CompiledSlo) -> dict[str, Any]:
     # A page and a ticket share their name in Sloth: it is what ours have in common.
-    stem = names.alert_name(compiled.slo, Severity.PAGE).removesuffix(names.camel_case(Severity.PAGE))
+    stem = names.alert_stem(compiled.slo)
     return {
         "name": stem,
         **_filled(annotations=compiled.slo.annotations),
@@ -96,9 +95,7 @@ def _header(compiled: CompiledSlo) -> str:
     lines = [_HEADER.format(subject=compiled.slo.id_path)]
     period = compiled.policy.period
     if compiled.policy.calendar_month:
-        lines.append(
-            "Its period is the calendar month, which Sloth does not know: it will take the last 30 days."
-        )
+        lines.append("Its period is the calendar month, which Sloth does not know: it will take the last 30 days.")
     elif period == _PERIOD_KNOWN:
         lines.append("Its period needs: sloth generate --default-slo-period=28d")
     elif period != _PERIOD_DEFAULT:

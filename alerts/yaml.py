@@ -68,20 +68,20 @@ def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
 
 def _mapping(value: Mapping[str, Any], indent: str, lead: str, out: list[str]) -> None:
     """Write a mapping that is not empty; `lead` begins its first line, `indent` the others."""
+    deeper = indent + _STEP
     for key, item in value.items():
-        out.append(f"{lead}{_key(key)}:")
-        lead = indent
-        deeper = indent + _STEP
         if type(item) is str:
-            out.append(f" {_scalar(item, deeper)}\n")
+            text = _lines(item, deeper) if "\n" in item else _text(item)
+            out.append(f"{lead}{_key(key)}: {text}\n")
         elif _is_mapping(item) and item:
-            out.append("\n")
+            out.append(f"{lead}{_key(key)}:\n")
             _mapping(item, deeper, deeper, out)
         elif _is_sequence(item) and item:
-            out.append("\n")
+            out.append(f"{lead}{_key(key)}:\n")
             _sequence(item, deeper, deeper, out)
         else:
-            out.append(f" {_scalar(item, deeper)}\n")
+            out.append(f"{lead}{_key(key)}: {_scalar(item, deeper)}\n")
+        lead = indent
 
 
 def _sequence(value: Sequence[Any], indent: str, lead: str, out: list[str]) -> None:

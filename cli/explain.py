@@ -23,7 +23,8 @@ def _lines(compiled: CompiledSlo) -> Iterator[str]:
     period = period_text(slo.window)
     yield f"[bold]{escape(slo.id_path)}[/]  {escape(slo.description)}"
     yield ""
-    yield f"[bold]Promise[/]   {names.number(slo.objective)} % of events are good over {period}; owner {escape(slo.owner)}"
+    objective = names.number(slo.objective)
+    yield f"[bold]Promise[/]   {objective} % of events are good over {period}; owner {escape(slo.owner)}"
     yield f"          {escape(sli_text(slo.sli))}"
     yield f"[bold]Budget[/]    {_minutes(budget_minutes(compiled))} of full outage at even traffic"
     events = budget_events(compiled)

@@ -19,7 +19,7 @@ def artefacts(compiled: Sequence[CompiledSlo], settings: Settings) -> list[Artef
         *prometheus.render(compiled, settings.links),
         *alertmanager.render(compiled),
         *runbooks.render(compiled, settings.links),
-        *dashboards.render(compiled),
+        *dashboards.render(compiled, settings.links),
         *sloth.render(compiled),
         *openslo.render(compiled),
     ]

@@ -17,13 +17,9 @@ from functools import cached_property
 
 from slo import conventions as names
 from slo import promql
-from slo.model import Alert, Severity, Slo
+from slo.model import Alert, Events, Latency, Queries, Severity, Slo
 from slo.sli import EventRates, event_rates
 from slo.windows import DAY, BurnWindows, Policy, policy
-
-# A coarse sample may be this many intervals old before a window that reads it has no value: one evaluation late, one
-# missed.
-_COARSE_SAMPLES_BRIDGED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +150,7 @@ class CompiledSlo:
         return promql.over_time(
             "last",
             self.named(record, window),
-            _COARSE_SAMPLES_BRIDGED * self.policy.coarse_interval,
+            self.policy.coarse_lookback,
         )
 
     @cached_property
@@ -236,14 +232,18 @@ class CompiledSlo:
         return tuple(sorted({pair.long for pair in self.policy.pairs}))
 
     def _mean_rate(self, record: str, window: timedelta) -> str:
-        """The mean of the base rate, and no less than what the base window alone has seen.
+        """The mean rate over a window, from the base rate.
 
-        The mean lags behind a fresh outage, as the base rate itself still rises; the base window's events all lie in
-        the longer window too, so they are a floor.
+        A plain mean of the base rate lags by half the base window, as each sample looks that far back. So the newest
+        base rate stands for the newest half base window, which makes a change of rate exact once it is as old as the
+        base window. Until then the base window is a floor: all its events lie in the longer window too. Without a
+        newest base rate the plain mean stands.
         """
-        base = self.named(record, self.policy.base)
-        mean = promql.over_time("avg", base, window)
-        return f"({base} * {_seconds(self.policy.base)} / {_seconds(window)} > {mean})\nor\n{mean}"
+        base, half = self.named(record, self.policy.base), self.policy.base / 2
+        mean = promql.over_time("avg", base, window - half)
+        newest = f"({mean} * {_seconds(window - half)} + {base} * {_seconds(half)}) / {_seconds(window)}"
+        floor = f"{base} * {_seconds(self.policy.base)} / {_seconds(window)}"
+        return f"({floor} > {newest})\nor\n{newest}\nor\n{mean}"
 
     def _increase(self, window: timedelta) -> str:
         """The number of bad events in a window. Unlike a mean, it does not extrapolate when data is young."""
@@ -252,12 +252,14 @@ class CompiledSlo:
         return f"({base} * {_seconds(self.policy.base)} > {total})\nor\n{total}"
 
     def _error_budget_rate(self) -> str:
-        """The budget, spread over the period's traffic; until the period has a value, over the traffic there is."""
+        """The budget, spread over the period's traffic.
+
+        For its first hour the period's value lags far behind young traffic, so the longest fine window stands in.
+        """
         longest_fine = max(window for window in self.windows if not self.is_coarse(window))
-        return (
-            f"{self._budget} * (\n  {self.over(names.ALL_EVENTS, self.policy.period)}\n"
-            f"  or\n  {self.named(names.ALL_EVENTS, longest_fine)}\n)"
-        )
+        period = self.over(names.ALL_EVENTS, self.policy.period)
+        grown = period.removesuffix(")") + f" offset {names.duration(min(self._long_windows))})"
+        return f"{self._budget} * (\n  {period} and {grown}\n  or\n  {self.named(names.ALL_EVENTS, longest_fine)}\n)"
 
     def _error_ratio(self, window: timedelta) -> str:
         """Bad among all; 0 without traffic, as a NaN would stay in the month's mean and hide alerts."""
@@ -299,7 +301,7 @@ class CompiledSlo:
         return promql.over_time(
             "last",
             self.named(record + names.MONTH),
-            _COARSE_SAMPLES_BRIDGED * self.policy.coarse_interval,
+            self.policy.coarse_lookback,
         )
 
     def _classic_burn(self, window: timedelta) -> str:
@@ -374,10 +376,12 @@ class CompiledSlo:
             self._at_least(self.slo.budget_bad_events_min, pair.long),
         ]
         yield Way(Reason.BUDGET, pair, promql.all_of(budget))
-        if pair.severity is Severity.PAGE:
+        # A bad slice is a stretch of time, not somebody who fails.
+        if pair.severity is Severity.PAGE and isinstance(self.slo.sli, Events | Latency | Queries):
             people = [
                 *self._burning(pair, self._of_traffic),
                 self._at_least(self.slo.people_bad_events_min, pair.long),
+                self._at_pace(self.slo.people_bad_events_min, pair),
             ]
             yield Way(Reason.PEOPLE, pair, promql.all_of(people))
 
@@ -399,8 +403,11 @@ class CompiledSlo:
         return f"{self._budget} * {self.over(names.ALL_EVENTS, window)}"
 
     def _at_least(self, events: int, window: timedelta) -> str:
-        # Rates extrapolate, so a count of three may read 2.98: half an event is the line between two and three.
-        return f"{self.over(names.BAD_EVENTS_INCREASE, window)} > {names.number(events - Decimal('0.5'))}"
+        return f"{self.over(names.BAD_EVENTS_INCREASE, window)} > {_count(events)}"
+
+    def _at_pace(self, events: int, pair: BurnWindows) -> str:
+        """The short window is on its way to the same number: a stray error hours after an incident pages nobody."""
+        return f"{self.over(names.BAD_EVENTS, pair.short)} * {_seconds(pair.long)} > {_count(events)}"
 
 
 def compile_slo(slo: Slo, of: Policy | None = None) -> CompiledSlo:
@@ -415,6 +422,11 @@ def compile_slo(slo: Slo, of: Policy | None = None) -> CompiledSlo:
 
 _MONTH_NOW = f"count_values({promql.quoted(names.MONTH_LABEL)}, year() * 100 + month())"
 _MONTH_SECONDS_LEFT = "scalar(days_in_month() * 86400 - (day_of_month() - 1) * 86400 - time() % 86400)"
+
+
+def _count(events: int) -> str:
+    """What a count must be above: rates extrapolate, so 3 events may read 2.7, and 2, scraped each minute, 2.5."""
+    return names.number(events - Decimal("0.4"))
 
 
 def _seconds(length: timedelta) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from slo.windows import Severity
@@ -28,6 +29,7 @@ _SMALL_UNITS_MS = (("m", 60_000), ("s", 1_000), ("ms", 1))
 _ONLY_WHOLE = frozenset({"y", "w"})
 
 
+@lru_cache(maxsize=1024)  # a rule set says the same dozen again and again
 def duration(length: timedelta) -> str:
     """A duration as Prometheus prints it: 28 days are `4w`, 30 days `30d`, 36 hours `1d12h`."""
     rest = length // timedelta(milliseconds=1)
@@ -43,6 +45,7 @@ def duration(length: timedelta) -> str:
     return text
 
 
+@lru_cache(maxsize=1024, typed=True)
 def number(value: Decimal | float) -> str:
     """A number for PromQL: plain digits, no exponent, at most 15 significant digits."""
     exact = Decimal(str(value))
@@ -125,19 +128,21 @@ def camel_case(text: str) -> str:
 
 def alert_name(slo: Slo, severity: Severity) -> str:
     """The name of a burn-rate alert; unlike Sloth's, a page and a ticket have names of their own."""
-    return f"{_alert_stem(slo)}{camel_case(severity)}"
+    return f"{alert_stem(slo)}{camel_case(severity)}"
 
 
 def absent_alert_name(slo: Slo) -> str:
     """The name of the alert that says that the SLI has no data."""
-    return f"{_alert_stem(slo)}Absent"
+    return f"{alert_stem(slo)}Absent"
 
 
-def _alert_stem(slo: Slo) -> str:
+def alert_stem(slo: Slo) -> str:
+    """What the names of an SLO's alerts begin with."""
     return slo.alert_name or camel_case(slo.service) + camel_case(slo.name)
 
 
 WATCHDOG = "Watchdog"
+WATCHDOG_SEVERITY = "watchdog"
 
 OVERVIEW_UID = "slo-overview"
 DETAIL_UID = "slo-detail"  # one board for all SLOs, chosen by the variables `service` and `slo`

@@ -8,6 +8,7 @@ Names follow https://prometheus.io/docs/practices/naming/: base units, the unit 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ Labels: TypeAlias = Mapping[str, Sequence[str]]
 
 _METRIC_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _LABEL_NAME = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
+
+# From here on clients write an edge with an exponent, each in its own way, and no selector would match them all.
+_EDGE_LIMIT = 1_000_000
 
 # https://prometheus.io/docs/instrumenting/writing_exporters/#labels and the ids that our rules set themselves.
 _RESERVED_LABELS = frozenset({"le", "quantile", "service", "slo", "severity"})
@@ -42,7 +46,7 @@ class Metric:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        labels = {name: tuple(values) for name, values in self.labels.items()}
+        labels = {name: (v,) if isinstance(v, str) else tuple(v) for name, v in self.labels.items()}
         object.__setattr__(self, "labels", MappingProxyType(labels))
         raise_if_any(f"metric {self.name}", self._problems())
 
@@ -107,6 +111,9 @@ class Histogram(Metric):
         yield from super()._problems()
         if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
             yield "bucket edges must be given, ascending and without repeats"
+        for edge in self.buckets:
+            if not math.isfinite(edge) or edge >= _EDGE_LIMIT:
+                yield f"the bucket edge {edge} is not allowed; use finite numbers below {_EDGE_LIMIT:,}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ that we promise over a window; the error budget is what the objective leaves.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Literal, TypeAlias
 from slo import conventions as names
 from slo.errors import SloError, raise_if_any
 from slo.metrics import Counter, Gauge, Histogram, Metric, Selection
-from slo.windows import DAY, CalendarMonth, Policy, Rolling, Severity, Window, policy
+from slo.windows import CalendarMonth, Policy, Rolling, Severity, Window, policy
 
 __all__ = [
     "Alert",
@@ -58,7 +59,7 @@ class Events:
                 "one counter must count both, or a bad event may be missing from all"
             )
             return
-        if self.bad.values == self.all.values:
+        if _selected(self.bad) == _selected(self.all):
             yield "bad and all select the same series, so every event is bad; narrow bad with .where(...)"
         for label, values in self.all.values.items():
             outside = set(self.bad.values.get(label, self.bad.metric.labels[label])) - set(values)
@@ -113,6 +114,9 @@ class TimeSlice:
         yield from _wrong_slice(self.slice_seconds, policy)
         if (self.bad_above is None) == (self.bad_below is None):
             yield "a time slice needs exactly one of bad_above and bad_below"
+        for limit in (self.bad_above, self.bad_below):
+            if limit is not None and not math.isfinite(limit):
+                yield f"the limit {limit} is no finite number, so no value could ever be beyond it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,11 @@ def _wrong_kind(metric: Metric, kind: type[Metric]) -> Iterator[str]:
         yield f"{metric.name} is a {type(metric).__name__.lower()}; this SLI needs a {kind.__name__.lower()}"
 
 
+def _selected(selection: Selection) -> dict[str, set[str]]:
+    """Every label's values, also those that are selected by leaving the label out."""
+    return {name: set(selection.values.get(name, values)) for name, values in selection.metric.labels.items()}
+
+
 def _wrong_slice(slice_seconds: int, policy: Policy) -> Iterator[str]:
     base_seconds = int((policy.base).total_seconds())
     if slice_seconds < 1 or base_seconds % slice_seconds:
@@ -205,6 +214,8 @@ class Alert:
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.severity, Severity):
+            raise SloError(f"alert {self.severity!r}", ["the severity must be Severity.PAGE or Severity.TICKET"])
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
         object.__setattr__(self, "annotations", MappingProxyType(dict(self.annotations)))
 
@@ -240,6 +251,7 @@ RESERVED_LABELS = frozenset(
 _THIRTY_DAYS = Rolling(days=30)
 _ANY_PERCENT = Decimal(100)
 _WINDOW_DAYS_MAX = 366
+_OBJECTIVE_DECIMALS_MAX = 13  # in percent; as a ratio two more, which are the 15 digits that PromQL's numbers keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,26 +340,45 @@ class Slo:
                 yield f"the {what} is empty; say {'who answers for it' if what == 'owner' else 'what is promised'}"
         yield from self._problems_of_labels()
         yield from self._problems_of_alerts()
+        of_objective, of_window = tuple(self._problems_of_objective()), tuple(self._problems_of_window())
+        yield from of_objective
+        yield from of_window
+        # What an SLI asks of its policy, the shortest window, is the same for every period.
+        windows = policy(_THIRTY_DAYS if of_window else self.window)
+        yield from self.sli.problems(windows)
+        if not of_objective and not of_window:
+            yield from self._problems_of_thresholds(windows)
+
+    def _problems_of_objective(self) -> Iterator[str]:
         if not isinstance(self.objective, Decimal) or not self.objective.is_finite():
             yield f"the objective {self.objective!r} must be a Decimal, Decimal('99.9') say, so that no digit is lost"
-            return
-        if not 0 < self.objective < _ANY_PERCENT:
+        elif not 0 < self.objective < _ANY_PERCENT:
             yield (
                 f"the objective {self.objective} % is not allowed; it must be above 0 and below 100, "
                 "since a budget of nothing or of everything cannot be spent"
             )
-            return
-        if isinstance(self.window, Rolling) and not 1 <= self.window.days <= _WINDOW_DAYS_MAX:
-            yield f"a window of {self.window.days} days is not allowed; use 1 to {_WINDOW_DAYS_MAX} whole days"
-            return
-        of_window = policy(self.window)
-        yield from self.sli.problems(of_window)
-        yield from self._problems_of_thresholds(of_window)
+        elif round(self.objective, _OBJECTIVE_DECIMALS_MAX) != self.objective:
+            yield (
+                f"the objective {self.objective} % is not allowed; use at most {_OBJECTIVE_DECIMALS_MAX} decimals, "
+                "as PromQL cannot hold more"
+            )
+
+    def _problems_of_window(self) -> Iterator[str]:
+        if isinstance(self.window, Rolling):
+            days = self.window.days
+            if not isinstance(days, int) or not 1 <= days <= _WINDOW_DAYS_MAX:
+                yield f"a window of {days} days is not allowed; use 1 to {_WINDOW_DAYS_MAX} whole days"
+        elif not isinstance(self.window, CalendarMonth):
+            yield f"the window {self.window!r} is not allowed; use Rolling(days=30) or CalendarMonth()"
 
     def _problems_of_labels(self) -> Iterator[str]:
+        if "owner" in self.labels:
+            yield "the labels set 'owner', which is a field of its own; use owner=..."
         own = [("labels", self.labels)] + [(f"{alert.severity} alert's labels", alert.labels) for alert in self.alerts]
         for where, labels in own:
-            for label in labels:
+            for label, value in labels.items():
+                if not isinstance(value, str):
+                    yield f"the {where} give {label!r} the value {value!r}; a label's value is text"
                 if label in RESERVED_LABELS:
                     yield f"the {where} set {label!r}, which the rules set themselves; choose another name"
                 elif not _LABEL_NAME.fullmatch(label):
@@ -363,8 +394,12 @@ class Slo:
             yield "a minimum of bad events is below 1; an alert needs at least one"
         if self.absent_after < timedelta(minutes=1):
             yield f"absent_after is {self.absent_after}; under a minute a single missed scrape would alert"
-        if self.expected_events_per_second is not None and self.expected_events_per_second <= 0:
-            yield "expected_events_per_second must be above 0; leave it out when it is not known"
+        traffic = self.expected_events_per_second
+        if traffic is not None and not (isinstance(traffic, Decimal) and traffic.is_finite() and traffic > 0):
+            yield (
+                f"expected_events_per_second={traffic!r} must be a Decimal above 0, Decimal(27) say; "
+                "leave it out when it is not known"
+            )
         if isinstance(self.sli, RatioQuery) and self.burn != "ratio":
             yield "a ratio query does not say how many events it stands for; it needs burn='ratio'"
         if self.burn not in ("budget", "ratio"):
@@ -375,7 +410,7 @@ class Slo:
             pairs = of_window.pairs_of(alert.severity)
             if not pairs:
                 yield (
-                    f"a {alert.severity} has no burn-rate windows in a period of {of_window.period // DAY} days; "
+                    f"a {alert.severity} has no burn-rate windows in a period of {period_text(self.window)}; "
                     "leave that alert out, or use a longer period"
                 )
             for pair in pairs:
@@ -396,4 +431,6 @@ def _short(number: Decimal) -> str:
 
 def period_text(window: Window) -> str:
     """The period in plain words."""
-    return "calendar month (UTC)" if isinstance(window, CalendarMonth) else f"{window.days} days"
+    if isinstance(window, CalendarMonth):
+        return "calendar month (UTC)"
+    return f"{window.days} days" if window.days > 1 else "1 day"

@@ -57,7 +57,8 @@ def event_rates(sli: Sli, policy: Policy, recorded_all: str) -> EventRates:
         case Freshness():
             return _slices(policy, *_freshness(sli, policy))
         case Queries():
-            bad, every = (promql.indented(over_window(query, policy.base)) for query in (sli.bad, sli.all))
+            # The comparison drops the NaN of a query that divides: it would stay in every mean for the whole period.
+            bad, every = (promql.indented(f"({over_window(q, policy.base)}\n) >= 0") for q in (sli.bad, sli.all))
             return EventRates(
                 all=f"sum(\n{every}\n)",
                 bad=f"sum(\n{bad}\n)\nor\n0 * sum({recorded_all})",
@@ -65,8 +66,17 @@ def event_rates(sli: Sli, policy: Policy, recorded_all: str) -> EventRates:
             )
         case RatioQuery():
             # The comparison drops the NaN of a moment without traffic: such a second weighs nothing.
-            ratio = f"avg(\n{promql.indented(f'({over_window(sli.ratio, policy.base)}) >= 0')}\n)"
+            kept = promql.indented(f"({over_window(sli.ratio, policy.base)}\n) >= 0")
+            ratio = f"avg(\n{kept}\n)"
             return EventRates(all=f"0 * {ratio} + 1", bad=ratio, presence=None)
+
+
+def _numbers(query: str, policy: Policy) -> str:
+    """A query from elsewhere, without the NaN of a moment without traffic: it would stay in every mean for the period.
+
+    The query has lines of its own, as it may end in a comment.
+    """
+    return promql.indented(f"(\n{promql.indented(over_window(query, policy.base))}\n) >= 0")
 
 
 WINDOW = "{{.window}}"

@@ -58,6 +58,9 @@ class BurnWindows:
         return self.factor * _ratio(self.long, period)
 
 
+_COARSE_SAMPLES_BRIDGED = 3  # one evaluation late, one missed
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How one period is measured and alerted on.
@@ -86,6 +89,11 @@ class Policy:
     def alert_windows(self) -> tuple[timedelta, ...]:
         """Every distinct long or short window, ascending."""
         return tuple(sorted({window for pair in self.pairs for window in (pair.short, pair.long)} | {self.base}))
+
+    @property
+    def coarse_lookback(self) -> timedelta:
+        """How old a coarse sample may be: an instant selector looks back for 5 minutes, and would flicker."""
+        return _COARSE_SAMPLES_BRIDGED * self.coarse_interval
 
     def pairs_of(self, severity: Severity) -> tuple[BurnWindows, ...]:
         """The pairs that alert with the given severity."""

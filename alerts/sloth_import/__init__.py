@@ -10,8 +10,8 @@ it does not know in silence; here an unknown key, like every other fault, is an 
 
 Counts and rates: our rules record events per second, and an alert's minimum of bad events is that rate times its
 window. A foreign query that counts per window (`increase`) reads the same in every ratio and burn rate, but its
-"rate" is a count per five minutes, 300 times too high, so a minimum of bad events is met by far fewer. Such a query is
-imported, with a note.
+"rate" is a count per five minutes, with `increase` 300 times too high, so a minimum of bad events is met by far fewer.
+Such a query is imported, with a note.
 """
 
 from alerts.sloth_import.nodes import SpecError

@@ -202,17 +202,22 @@ class _Reading:
         return labels
 
     def _labels(self, entry: Entry, what: str, ours: Mapping[str, str]) -> dict[str, str]:
-        """Labels without those that our rules set to the same value; another value is a fault."""
+        """Labels without those that our rules set.
+
+        A label for people and routes is left out with a note, since nearly every spec sets `severity`; one that the
+        rules select by is a fault, since Sloth's own selectors would not have found it either.
+        """
         labels = nodes.texts(entry, what, self.faults)
-        for name in RESERVED_LABELS & labels.keys():
+        for name in sorted(RESERVED_LABELS & labels.keys()):
             line, value = labels.pop(name)
-            if ours.get(name) != value:
-                sets = f" to {ours[name]!r}" if name in ours else ""
-                self.faults.add(
-                    line,
-                    f"{what} set {name!r} to {value!r}, but the rules set it themselves{sets}; "
-                    "take it out, or choose another name",
-                )
+            if ours.get(name) == value:
+                continue
+            sets = f" to {ours[name]!r}" if name in ours else ""
+            text = f"{what} set {name!r} to {value!r}, but the rules set it themselves{sets}"
+            if name in _ROUTING_LABELS:
+                self.notes.append((line, f"{text}: left out, so routes that ask for it must ask for ours"))
+            else:
+                self.faults.add(line, f"{text}; take it out, or choose another name")
         return nodes.values(labels)
 
     def _alerting(self, entry: Entry, spell: Callable[[str], str], subject: Mapping[str, str]) -> _Part:
@@ -314,11 +319,12 @@ def _sentence(service: str, name: str) -> str:
 def _note(key: str, function: str) -> str:
     seconds = names.number(policy(Rolling(days=30)).base.total_seconds())
     return (
-        f"{key} counts events per window ({function}), not per second: ratios and burn rates are right, but event "
-        f"rates and counts read {seconds} times too high, so minima of bad events hold back too little; "
-        "with rate() they are right too"
+        f"{key} counts per window ({function}), not per second: ratios and burn rates are right, but a count over "
+        f"{seconds} s is read as events per second, so minima of bad events hold back too little; write it as a rate"
     )
 
+
+_ROUTING_LABELS = frozenset({"service", "severity", "slo"})
 
 # --- faults and their lines -----------------------------------------------------------------------------------------
 

@@ -174,6 +174,7 @@ def play(  # noqa: PLR0913 - each has a default
     if change:
         change(rules)
     asked, told = list(dict.fromkeys(ask)), list(dict.fromkeys(texts))
+    rules["groups"] = needed(rules["groups"], [expr for expr, _ in asked], texts=bool(told))
     test = {
         "rule_files": ["rules.json"],
         "evaluation_interval": names.duration(every),
@@ -215,6 +216,43 @@ def guarded(groups: Sequence[Mapping[str, Any]], policy: Policy, every: timedelt
         return [dict(fine), dict(coarse)]
     rules = [{**r, "expr": f"(\n{r['expr']}\n)\nand on () (vector(time()) % {seconds} == 0)"} for r in coarse["rules"]]
     return [dict(fine), {**coarse, "rules": rules}]
+
+
+def needed(groups: Sequence[Mapping[str, Any]], exprs: Iterable[str], *, texts: bool = False) -> list[dict[str, Any]]:
+    """The rules that expressions read, directly or not; a test that runs fewer rules is a quick one.
+
+    A question about all series needs all rules, one about alerts all alerts; only `texts` need annotations.
+    """
+    rules = [rule for group in groups for rule in group["rules"]]
+    wanted = {word for expr in exprs for word in _words(expr)}
+    alerts = texts or "ALERTS" in wanted
+    reads = {rule["record"]: _words(rule["expr"]) for rule in rules if "record" in rule}
+    grow = wanted | {word for rule in rules if alerts and "alert" in rule for word in _words(_all_text(rule, texts))}
+    wanted = set(reads) if "__name__" in wanted else set()
+    while grow - wanted:
+        wanted |= grow
+        grow = {word for name in wanted for word in reads.get(name, ())}
+    kept = [
+        {**group, "rules": [_shortened(r, texts) for r in group["rules"] if r.get("record") in wanted or _alert(r, alerts)]}
+        for group in groups
+    ]
+    return [group for group in kept if group["rules"]]
+
+
+def _alert(rule: Mapping[str, Any], alerts: bool) -> bool:
+    return alerts and "alert" in rule
+
+
+def _all_text(rule: Mapping[str, Any], texts: bool) -> str:
+    return rule["expr"] + (json.dumps(rule["annotations"]) if texts else "")
+
+
+def _shortened(rule: Mapping[str, Any], texts: bool) -> dict[str, Any]:
+    return {k: v for k, v in rule.items() if k != "annotations" or texts}
+
+
+def _words(expr: str) -> set[str]:
+    return set(re.findall(r"[a-zA-Z_:][\w:]*", expr))
 
 
 def times(begin: timedelta, end: timedelta, step: timedelta) -> Iterator[timedelta]:

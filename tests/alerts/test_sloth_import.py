@@ -225,9 +225,9 @@ def test_a_count_per_window_gets_a_note(function: str) -> None:
     assert len(imported.slos) == 1
     assert imported.notes == (
         (
-            f"spec.yaml:9: total_query counts events per window ({function}), not per second: ratios and burn rates are"
-            f" right, but event rates and counts read 300 times too high, so minima of bad events hold back too little;"
-            f" with rate() they are right too"
+            f"spec.yaml:9: total_query counts per window ({function}), not per second: ratios and burn rates are "
+            "right, but a count over 300 s is read as events per second, so minima of bad events hold back too little; "
+            "write it as a rate"
         ),
     )
 
@@ -327,9 +327,9 @@ WRONG = {
     "empty slos": ("version: prometheus/v1\nservice: shop\nslos: []\n", "1: there is no SLO in it"),
     "empty file": ("# Nothing.\n", "1: there is no SLO in it"),
     "reserved label": (
-        changed(ALERTING, f"{ALERTING}      page_alert: {{labels: {{severity: critical}}}}\n"),
+        changed(ALERTING, f"{ALERTING}      page_alert: {{labels: {{sloth_severity: critical}}}}\n"),
         (
-            "12: page_alert labels set 'severity' to 'critical', but the rules set it themselves to 'page'; "
+            "12: page_alert labels set 'sloth_severity' to 'critical', but the rules set it themselves to 'page'; "
             "take it out, or choose another name"
         ),
     ),
@@ -508,9 +508,38 @@ def test_lengths_around_the_limit_are_formatted() -> None:
     assert executed(source) == slos
 
 
+def test_wide_and_narrow_characters_are_formatted() -> None:
+    """The formatter counts columns, not characters: marks that take none do not upset the layout."""
+    query = "e\u0301" * 50 + "\n" + "\u4e00" * 20 + "[{{.window}}]"
+    source = to_python([promise("marks", sli=RatioQuery(query), burn="ratio")])
+    assert formatted(source) == source
+
+
+def test_definitions_are_named_after_their_slos() -> None:
+    """A name is that of the SLO, with its service where two share it; never a word that Python keeps to itself."""
+    named = [("errors", "shop"), ("errors", "cart"), ("Class", "shop"), ("9lives", "shop"), ("errors", "cart.x")]
+    sli = RatioQuery("x[{{.window}}]")
+    slos = [promise(name, service=service, sli=sli, burn="ratio") for name, service in named]
+    source = to_python([*slos, replace(slos[0], name="timedelta")])
+    names_there = [line.split(" = ")[0] for line in source.split("\n") if line.endswith("= Slo(")]
+    assert names_there == ["errors", "cart_errors", "slo_class", "slo_9lives", "cart_x_errors", "slo_timedelta"]
+    assert executed(source)[:-1] == slos
+
+
 def test_what_is_python_already_is_not_printed() -> None:
     """An SLO over the catalogue's metrics, and none at all, are refused."""
     with pytest.raises(TypeError, match="SLO shop/events counts a metric of the catalogue"):
         to_python([promise("events")])
     with pytest.raises(ValueError, match="no SLO"):
         to_python([])
+
+
+def test_a_severity_of_the_specs_own_is_left_out_and_told() -> None:
+    """Nearly every spec sets `severity`; the import goes on, and a note says what routes must ask for now."""
+    spec = changed(ALERTING, f"{ALERTING}      page_alert: {{labels: {{severity: critical, pager: main}}}}\n")
+    imported = read(spec, "shop.yaml")
+    assert dict(imported.slos[0].alerts[0].labels) == {"pager": "main"}
+    assert imported.notes == (
+        "shop.yaml:12: page_alert labels set 'severity' to 'critical', but the rules set it themselves to 'page': "
+        "left out, so routes that ask for it must ask for ours",
+    )

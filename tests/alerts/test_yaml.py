@@ -166,8 +166,7 @@ def test_blocks_keep_the_order_and_indent_lists() -> None:
     """Keys stay in the given order, lists stand below their key, every line of the header is a comment."""
     value = MappingProxyType({"b": [{"k": 1, "x": ["p", ["q"]]}, "z"], "a": {"c": (True,)}})
     assert yaml.dump(value, "Made by us.\n\nDo not edit.") == (
-        "# Made by us.\n#\n# Do not edit.\n"
-        "b:\n  - k: 1\n    x:\n      - p\n      - - q\n  - z\na:\n  c:\n    - true\n"
+        "# Made by us.\n#\n# Do not edit.\nb:\n  - k: 1\n    x:\n      - p\n      - - q\n  - z\na:\n  c:\n    - true\n"
     )
 
 
