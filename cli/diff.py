@@ -37,7 +37,10 @@ def read_facts(against: str, settings: Settings) -> list[Facts]:
     """
     subject = f"diff against {against}"
     if Path(against).is_file():
-        text = Path(against).read_text()
+        text = Path(against).read_bytes()
+    elif not against:
+        # git would take it for the index, and an unset variable in a pipeline for "nothing changed".
+        raise SloError("diff", ["against is empty; give a git revision or a slos.json"])
     else:
         file = (settings.output / PATH).relative_to(settings.root)
         # --end-of-options: what people type is a revision, never an option of git's.
@@ -45,17 +48,29 @@ def read_facts(against: str, settings: Settings) -> list[Facts]:
             ["git", "show", "--end-of-options", f"{against}:./{file.as_posix()}"],  # noqa: S607 - the user's git
             cwd=settings.root,
             capture_output=True,
-            text=True,
             check=False,
         )
         if asked.returncode:
-            reason = asked.stderr.strip().splitlines()
+            reason = asked.stderr.decode(errors="replace").strip().splitlines()
             raise SloError(subject, [reason[-1] if reason else "git show failed"])
         text = asked.stdout
     try:
-        return list(json.loads(text)["slos"])
-    except (ValueError, KeyError, TypeError) as error:
+        facts = list(json.loads(text)["slos"])
+        for one in facts:
+            _read_all(one)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SloError(subject, [f"is no slos.json as `slo generate` writes it ({error})"]) from error
+    return facts
+
+
+def _read_all(facts: Facts) -> None:
+    """Read what a comparison may read, so that another format is found before anything is said."""
+    for key in ("id", "service", "name", "sli", "burn", "description"):
+        _ = facts[key]
+    _budget(facts)
+    _labels(facts)
+    for _ in _texts(None, facts):
+        pass
 
 
 def changes(before: Sequence[Facts], after: Sequence[Facts]) -> list[Change]:

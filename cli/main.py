@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, wraps
 from importlib.metadata import version
@@ -24,14 +24,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from slo import catalogue
 from slo import settings as slo_settings
-from slo.artefacts import stale, write
+from slo.artefacts import Artefact, stale, write
 from slo.check import Level, check
 from slo.compile import CompiledSlo, compile_slo
 from slo.errors import SloError
 
 EXIT_NO = 1
 EXIT_WRONG = 2
+
+_PIPE_COLUMNS = 10_000  # a table asks how wide it may be, and a pipe has no end
 
 
 @dataclass
@@ -65,13 +68,20 @@ class Workspace:
 
 def output() -> Console:
     """Standard output; colours and width only on a terminal, whole lines in a pipe."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    if sys.stdout.isatty():
+        return Console(highlight=False, emoji=False)
+    return Console(highlight=False, emoji=False, soft_wrap=True, width=_PIPE_COLUMNS)
+
+
+def errors() -> Console:
+    """Standard error."""
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def fail(text: str) -> NoReturn:
     """End with exit code 2 and one line an error."""
     for line in text.splitlines():
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(line)}")
+        errors().print(f"[bold red]error:[/] {escape(line)}")
     sys.exit(EXIT_WRONG)
 
 
@@ -84,6 +94,10 @@ def reporting_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except SloError as error:
             fail(str(error))
+        except BrokenPipeError:
+            raise  # whoever reads has seen enough, `slo list | head` say; click ends in silence
+        except UnicodeDecodeError as error:
+            fail(f"a file is not UTF-8 text: {error}")
         except OSError as error:
             fail(f"{error.filename or 'file'}: {error.strerror or error}")
 
@@ -128,14 +142,17 @@ def generate(workspace: Workspace, *, only_check: bool, as_json: bool) -> None:
         fail("\n".join(f"SLO {finding.subject}: {finding.text}" for finding in problems))
     rendered = artefacts(workspace.compiled, workspace.settings)
     folder = workspace.settings.output
+    if not only_check:
+        refuse_strangers(folder, rendered)
     changes = stale(folder, rendered) if only_check else write(folder, rendered)
     seconds = time.perf_counter() - started
     console = output()
     if as_json:
         click.echo(json.dumps({"changes": [{"path": str(c.path), "why": c.why} for c in changes]}, indent=2))
     else:
+        shown = folder.relative_to(workspace.settings.root)
         for change in changes:
-            console.print(f"{_verb(change.why, only_check=only_check)} {escape(str(folder.name / change.path))}")
+            console.print(f"{_verb(change.why, only_check=only_check)} {escape(str(shown / change.path))}")
         console.print(
             f"{len(workspace.compiled)} SLOs, {len(rendered)} files, {len(changes)} "
             f"{'stale' if only_check else 'changed'}, {seconds:.1f} s"
@@ -144,6 +161,20 @@ def generate(workspace: Workspace, *, only_check: bool, as_json: bool) -> None:
             console.print("[bold]run `make generate` and commit the result[/]")
     if only_check and changes:
         sys.exit(EXIT_NO)
+
+
+def refuse_strangers(folder: Path, rendered: Sequence[Artefact]) -> None:
+    """Leave a folder alone that `slo generate` never wrote, as all that is not generated would be removed from it.
+
+    Raises:
+        SloError: It holds files, and no catalogue of ours.
+    """
+    if (folder / catalogue.PATH).is_file():
+        return
+    strangers = [change.path for change in stale(folder, rendered) if change.why == "orphan"]
+    if strangers:
+        fault = f"holds {strangers[0]}, which `slo generate` did not write; name a folder of its own, or empty this one"
+        raise SloError(f"output folder {folder}", [fault])
 
 
 def _verb(why: str, *, only_check: bool) -> str:
@@ -180,9 +211,7 @@ def check_command(workspace: Workspace, *, as_json: bool) -> None:
 @reporting_errors
 def list_command(workspace: Workspace, *, as_json: bool) -> None:
     """List all SLOs with their objectives, budgets and owners."""
-    from slo.catalogue import facts_of
-
-    facts = [facts_of(one) for one in workspace.compiled]
+    facts = [catalogue.facts_of(one) for one in workspace.compiled]
     if as_json:
         click.echo(json.dumps({"slos": facts}, indent=2, ensure_ascii=False))
         return
@@ -198,7 +227,7 @@ def list_command(workspace: Workspace, *, as_json: bool) -> None:
             one["period"],
             budget,
             severities,
-            one["owner"],
+            escape(one["owner"]),
         )
     output().print(table)
 
@@ -214,11 +243,10 @@ def explain(workspace: Workspace, name: str, *, as_json: bool) -> None:
     NAME is service/slo, redemption/availability say.
     """
     from cli.explain import explanation
-    from slo.catalogue import facts_of
 
     compiled = workspace.one(name)
     if as_json:
-        click.echo(json.dumps(facts_of(compiled), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(catalogue.facts_of(compiled), indent=2, ensure_ascii=False))
     else:
         output().print(explanation(compiled))
 
@@ -232,10 +260,9 @@ def explain(workspace: Workspace, name: str, *, as_json: bool) -> None:
 def diff(workspace: Workspace, *, against: str, exit_code: bool, as_json: bool) -> None:
     """Say in words what the definitions as they are now change in budgets and alerts."""
     from cli.diff import changes, read_facts
-    from slo.catalogue import facts_of
 
     before = read_facts(against, workspace.settings)
-    found = changes(before, [facts_of(one) for one in workspace.compiled])
+    found = changes(before, [catalogue.facts_of(one) for one in workspace.compiled])
     if as_json:
         click.echo(json.dumps({"changes": [asdict(change) for change in found]}, indent=2, ensure_ascii=False))
     else:
@@ -278,4 +305,4 @@ def import_sloth(workspace: Workspace, file: Path, folder: Path | None, *, as_py
         for change in write(folder, rendered, remove_orphans=False):
             click.echo(str(folder / change.path))
     for note in notes:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]note:[/] {escape(note)}")
+        errors().print(f"[yellow]note:[/] {escape(note)}")

@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 from alerts.alertmanager import (
-    WATCHDOG_SEVERITY,
     PagerDuty,
     Receivers,
     Slack,
@@ -31,6 +30,7 @@ from alerts.alertmanager import (
     render,
 )
 from slo import CompiledSlo, Severity, SloError, compile_slo
+from slo import conventions as names
 from slo.compile import AlertKind
 from slo.definitions import redemption
 
@@ -394,7 +394,7 @@ def test_an_absence_joins_the_page_and_mutes_the_ticket(
 def test_the_heartbeat_goes_on(inbox: Inbox, start: Callable[[dict[str, Any]], Alertmanager]) -> None:
     """The Watchdog reaches its own receiver at once, and again every interval."""
     alertmanager = start(_document(receivers=_webhooks(inbox), timings=QUICK))
-    alertmanager.post({"labels": {"alertname": "Watchdog", "severity": WATCHDOG_SEVERITY, "service": "prometheus"}})
+    alertmanager.post({"labels": {"alertname": "Watchdog", "severity": names.WATCHDOG_SEVERITY, "service": "prometheus"}})
     inbox.wait("/watchdog", lambda bodies: len(bodies) > 3)
     times = [when for where, _, when in inbox.received if where == "/watchdog"]
     gaps = sorted(after - before for before, after in pairwise(times))
@@ -425,7 +425,7 @@ def test_the_default_receivers_deliver(
         _page(AVAILABILITY),
         _ticket(LATENCY),
         _ticket(compile_slo(redemption.settlement)),
-        {"labels": {"alertname": "Watchdog", "severity": WATCHDOG_SEVERITY}},
+        {"labels": {"alertname": "Watchdog", "severity": names.WATCHDOG_SEVERITY}},
     )
     page = inbox.first("/v2/enqueue")
     assert page["routing_key"] == "k" * 32

@@ -539,7 +539,8 @@ def test_a_severity_of_the_specs_own_is_left_out_and_told() -> None:
     spec = changed(ALERTING, f"{ALERTING}      page_alert: {{labels: {{severity: critical, pager: main}}}}\n")
     imported = read(spec, "shop.yaml")
     assert dict(imported.slos[0].alerts[0].labels) == {"pager": "main"}
-    assert imported.notes == (
+    (note,) = imported.notes
+    assert note == (
         "shop.yaml:12: page_alert labels set 'severity' to 'critical', but the rules set it themselves to 'page': "
-        "left out, so routes that ask for it must ask for ours",
+        "left out, so routes that ask for it must ask for ours"
     )

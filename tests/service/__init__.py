@@ -1,0 +1,1 @@
+"""Tests of `service/`, against a real Postgres."""

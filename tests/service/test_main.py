@@ -1,0 +1,196 @@
+"""The front door: `redemption-service run` and `migrate`, as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from service.__main__ import main
+from tests.service.conftest import TOOLS, Database, free_ports, process, tool, wait_for
+
+BODY = {"account_id": "demo", "points": 5}
+
+
+def _redeem(url: str, key: str, **headers: str) -> httpx.Response:
+    return httpx.post(f"{url}/v1/redemptions", json=BODY, headers={"Idempotency-Key": key, **headers})
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_it_runs_without_any_setting_and_stops_when_asked(tmp_path: Path, stop: signal.Signals) -> None:
+    """With no configuration it serves from a Postgres of its own, and takes that with it when it is told to end."""
+    log = tmp_path / "log"
+    with process({}, log=log) as (running, url):
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert _redeem(url, "0123456789abcdef").json()["balance"] == 999_995
+        family = psutil.Process(running.pid).children(recursive=True)
+        assert family
+        running.send_signal(stop)
+        assert running.wait(20) == 0
+        wait_for(lambda: not any(each.is_running() for each in family))
+    spoken, *lines = log.read_text().splitlines()
+    assert spoken.startswith(f"redemption-service: listening on {url}, ")
+    assert [json.loads(line)["route"] for line in lines] == ["POST /v1/redemptions"]
+
+
+def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_path: Path) -> None:
+    """SIGTERM lets a redemption that waits for the database finish, within the bound."""
+    import asyncio  # noqa: PLC0415 - the other tests are synchronous
+
+    async def scene() -> None:
+        account = await database.account(10)
+        environment = {"REDEMPTION_DATABASE_URL": database.app, "REDEMPTION_DEADLINE_SECONDS": "20"}
+        with process(environment, log=tmp_path / "log") as (running, url):
+            async with httpx.AsyncClient(base_url=url, timeout=20) as client, database.connection() as owner:
+                async with owner.transaction():
+                    await owner.execute("SELECT 1 FROM ledger.accounts WHERE account_id = $1 FOR UPDATE", account)
+                    request = asyncio.create_task(
+                        client.post(
+                            "/v1/redemptions",
+                            json={"account_id": account, "points": 3},
+                            headers={"Idempotency-Key": "a" * 32},
+                        )
+                    )
+                    await asyncio.sleep(0.5)
+                    running.terminate()
+                    await asyncio.sleep(0.5)
+                    assert running.poll() is None
+                answer = await request
+            assert (answer.status_code, answer.json()["balance"]) == (201, 7)
+            assert await asyncio.to_thread(running.wait, 20) == 0
+
+    asyncio.run(scene())
+
+
+def test_the_end_does_not_wait_for_ever(database: Database, tmp_path: Path) -> None:
+    """A call that the database never answers holds the end up no longer than the settings allow."""
+    import asyncio  # noqa: PLC0415 - as above
+
+    async def scene() -> None:
+        account = await database.account(10)
+        environment = {
+            "REDEMPTION_DATABASE_URL": database.app,
+            "REDEMPTION_DEADLINE_SECONDS": "0.2",
+            "REDEMPTION_SHUTDOWN_SECONDS": "1",
+        }
+        with process(environment, log=tmp_path / "log") as (running, url):
+            async with database.connection() as owner, owner.transaction():
+                await owner.execute("SELECT 1 FROM ledger.accounts WHERE account_id = $1 FOR UPDATE", account)
+                async with httpx.AsyncClient(base_url=url) as client:
+                    answer = await client.post(
+                        "/v1/redemptions",
+                        json={"account_id": account, "points": 3},
+                        headers={"Idempotency-Key": "b" * 32},
+                    )
+                assert answer.status_code == 504
+                began = time.monotonic()
+                running.terminate()
+                assert await asyncio.to_thread(running.wait, 20) == 0
+                assert time.monotonic() - began < 5
+
+    asyncio.run(scene())
+
+
+def test_wrong_settings_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every fault is told on standard error, and nothing is started."""
+    assert main(["run"], {"REDEMPTION_PORT": "x", "REDEMPTION_DATABASE_URL": "pa55word"}) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "REDEMPTION_PORT: must be a whole number" in told.err
+    assert "REDEMPTION_DATABASE_URL: must be a URL" in told.err
+    assert "pa55word" not in told.err
+    assert main(["migrate"], {}) == 2
+    assert "REDEMPTION_MIGRATION_DATABASE_URL: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--fast"]])
+def test_wrong_use_ends_with_2(arguments: list[str]) -> None:
+    """An unknown command or option, or none, is wrong use."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments, {})
+    assert caught.value.code == 2
+
+
+def test_a_port_that_is_taken_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failure of the surroundings is one line and exit code 1, before a database is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code = _in_process(["run"], {"REDEMPTION_PORT": port})
+    assert code.returncode == 1
+    assert "Address already in use" in code.stderr
+    assert code.stderr.count("\n") == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_migrate_says_what_it_did(database: Database) -> None:
+    """On a database that has the schema there is nothing to do; where nobody listens it fails with 1."""
+    done = _in_process(["migrate"], {"REDEMPTION_MIGRATION_DATABASE_URL": database.owner})
+    assert (done.returncode, done.stderr) == (0, "redemption-service: the schema is up to date\n")
+    url = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
+    assert _in_process(["migrate"], {"REDEMPTION_MIGRATION_DATABASE_URL": url}).returncode == 1
+
+
+def _in_process(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.e2e
+def test_a_real_jaeger_receives_the_trace(database: Database, tmp_path: Path) -> None:
+    """The trace that a caller began is found in Jaeger with both spans, sent by OTLP before the service ended."""
+    if not (TOOLS / "jaeger").exists():
+        pytest.fail("this test needs .tools/bin/jaeger: make tools")
+    ports = free_ports(12)
+    query, otlp = ports[0], ports[1]
+    trace = os.urandom(16).hex()
+    arguments = [
+        f"--query.http-server.host-port=127.0.0.1:{query}",
+        f"--collector.otlp.http.host-port=127.0.0.1:{otlp}",
+        f"--query.grpc-server.host-port=127.0.0.1:{ports[2]}",
+        f"--collector.otlp.grpc.host-port=127.0.0.1:{ports[3]}",
+        f"--collector.grpc-server.host-port=127.0.0.1:{ports[4]}",
+        f"--collector.http-server.host-port=127.0.0.1:{ports[5]}",
+        f"--admin.http.host-port=127.0.0.1:{ports[6]}",
+        f"--http-server.host-port=127.0.0.1:{ports[7]}",
+        f"--processor.jaeger-binary.server-host-port=127.0.0.1:{ports[8]}",
+        f"--processor.jaeger-compact.server-host-port=127.0.0.1:{ports[9]}",
+        f"--processor.zipkin-compact.server-host-port=127.0.0.1:{ports[10]}",
+    ]
+    environment = {
+        "REDEMPTION_DATABASE_URL": database.app,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{otlp}",
+        "OTEL_BSP_SCHEDULE_DELAY": "60000",  # ms: so that only the flush at the end can have sent it
+    }
+    with tool("jaeger", *arguments, environment={"SPAN_STORAGE_TYPE": "memory"}):
+        wait_for(lambda: _answers(f"http://127.0.0.1:{query}/api/services"))
+        with process(environment, log=tmp_path / "log") as (running, url):
+            answer = _redeem(url, os.urandom(16).hex(), traceparent=f"00-{trace}-b7ad6b7169203331-01")
+            assert answer.json()["trace_id"] == trace
+            running.terminate()
+            assert running.wait(20) == 0
+        found = wait_for(lambda: _answers(f"http://127.0.0.1:{query}/api/traces/{trace}")).json()["data"][0]
+    assert {span["operationName"] for span in found["spans"]} == {"POST /v1/redemptions", "SELECT ledger.redeem"}
+    assert {each["serviceName"] for each in found["processes"].values()} == {"redemption"}
+
+
+def _answers(url: str) -> httpx.Response | None:
+    try:
+        answer = httpx.get(url)
+    except httpx.TransportError:
+        return None
+    return answer if answer.is_success else None
