@@ -57,8 +57,8 @@ def _way(way: Way, compiled: CompiledSlo) -> str:
     match way.reason:
         case Reason.BUDGET:
             return (
-                f"when the budget goes: {factor} times too fast {windows}, so {share} % of it is gone, the objective is "
-                f"violated, and {slo.budget_bad_events_min} events or more were bad; a full outage: after {outage}"
+                f"when the budget goes: {factor} times too fast {windows}, so {share} % of it is gone, the objective "
+                f"is violated, and {slo.budget_bad_events_min} events or more were bad; a full outage: after {outage}"
             )
         case Reason.PEOPLE:
             return (

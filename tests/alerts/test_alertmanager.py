@@ -394,7 +394,8 @@ def test_an_absence_joins_the_page_and_mutes_the_ticket(
 def test_the_heartbeat_goes_on(inbox: Inbox, start: Callable[[dict[str, Any]], Alertmanager]) -> None:
     """The Watchdog reaches its own receiver at once, and again every interval."""
     alertmanager = start(_document(receivers=_webhooks(inbox), timings=QUICK))
-    alertmanager.post({"labels": {"alertname": "Watchdog", "severity": names.WATCHDOG_SEVERITY, "service": "prometheus"}})
+    labels = {"alertname": "Watchdog", "severity": names.WATCHDOG_SEVERITY, "service": "prometheus"}
+    alertmanager.post({"labels": labels})
     inbox.wait("/watchdog", lambda bodies: len(bodies) > 3)
     times = [when for where, _, when in inbox.received if where == "/watchdog"]
     gaps = sorted(after - before for before, after in pairwise(times))
