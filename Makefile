@@ -36,7 +36,7 @@ check: $(READY) ## are the definitions sound, and is generated/ up to date?
 	$(BIN)/slo check
 	$(BIN)/slo generate --check
 
-demo: $(READY) $(TOOLS)/prometheus $(TOOLS)/alertmanager ## break a running service and see the page that follows
+demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager toxiproxy-server) ## break a running service and see the page that follows
 	$(BIN)/python -m drills.demo
 
 test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some

@@ -170,15 +170,17 @@ def _reason(way: Way, compiled: CompiledSlo) -> str:
 
 
 def _budget_left(alert: CompiledAlert, compiled: CompiledSlo) -> str:
-    remaining = compiled.named(names.ERROR_BUDGET_REMAINING)
+    """What the last hours cost, which is true to the minute, and what was left, which the period's mean tells later."""
+    long, period = alert.pairs[0].long, compiled.policy.period
+    window, seconds = names.duration(long), names.number(period.total_seconds())
+    burn, remaining = compiled.named(names.ERROR_BUDGET_BURN, long), compiled.named(names.ERROR_BUDGET_REMAINING)
+    spent = _figure(f"{burn} * {names.number(long.total_seconds())} / {seconds}", "humanizePercentage")
     left = _figure(remaining, "humanizePercentage")
-    burn = compiled.named(names.ERROR_BUDGET_BURN, alert.pairs[0].long)
-    seconds = names.number(compiled.policy.period.total_seconds())
     until_empty = f"({remaining} > 0) * {seconds} / on (sloth_id) ({burn} > 0)"
     return (
-        f"{left} of the error budget of {_period(compiled)} is left"
-        f"{{{{ with query `{until_empty}` }}}}, gone in {{{{ . | first | value | humanizeDuration }}}} "
-        f"at the burn of the last {names.duration(alert.pairs[0].long)}{{{{ end }}}}."
+        f"{spent} of the error budget of {_period(compiled)} went in {window}; {left} was left some minutes ago"
+        f"{{{{ with query `{until_empty}` }}}}, gone in {{{{ . | first | value | humanizeDuration }}}} at this burn"
+        f"{{{{ end }}}}."
     )
 
 

@@ -1,0 +1,1 @@
+"""Everything real at once."""
