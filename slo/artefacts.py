@@ -18,7 +18,7 @@ class Artefact:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", PurePosixPath(self.path))
-        if self.path.is_absolute() or ".." in self.path.parts:
+        if self.path.is_absolute() or ".." in self.path.parts or not self.path.parts:
             message = f"artefact {self.path}: the path must stay below the output folder"
             raise ValueError(message)
 
@@ -68,12 +68,16 @@ def write(folder: Path, artefacts: Iterable[Artefact], *, remove_orphans: bool =
     written: list[tuple[Path, Path]] = []
     try:
         for artefact in fresh:
-            written.append(_write_aside(folder / artefact.path, artefact.text))  # noqa: PERF401 - kept if one fails
+            target = folder / artefact.path
+            aside = _new_aside(target)
+            written.append((aside, target))
+            aside.write_bytes(artefact.text.encode())
         for aside, target in written:
             aside.replace(target)
-    finally:
+    except BaseException:
         for aside, _ in written:
-            aside.unlink(missing_ok=True)
+            _remove(folder, aside)
+        raise
     for change in changes:
         if change.why == "orphan":
             _remove(folder, folder / change.path)
@@ -99,18 +103,18 @@ def _files(folder: Path) -> Iterator[PurePosixPath]:
             yield PurePosixPath((Path(where) / file).relative_to(folder).as_posix())
 
 
-def _write_aside(target: Path, text: str) -> tuple[Path, Path]:
+def _new_aside(target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=_ASIDE, dir=target.parent)
-    with os.fdopen(handle, "wb") as aside:
-        aside.write(text.encode())
+    os.close(handle)
     path = Path(name)
     path.chmod(0o644)  # mkstemp's 0600 would hide the file from the group's tools
-    return path, target
+    return path
 
 
 def _remove(folder: Path, path: Path) -> None:
-    path.unlink()
+    """Remove a file, and the folders below `folder` that it leaves empty."""
+    path.unlink(missing_ok=True)
     for parent in path.parents:
         if parent == folder or any(parent.iterdir()):
             return

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from slo import conventions as names
 from slo import promql
@@ -134,7 +134,7 @@ class CompiledSlo:
     def _budget(self) -> str:
         return names.number(self.slo.budget_ratio)
 
-    @property
+    @cached_property
     def windows(self) -> tuple[timedelta, ...]:
         """Every window of the alerts, ascending, then the period."""
         return tuple(sorted({*self.policy.alert_windows, self.policy.period}))
@@ -429,6 +429,7 @@ def _count(events: int) -> str:
     return names.number(events - Decimal("0.4"))
 
 
+@lru_cache(maxsize=1024)
 def _seconds(length: timedelta) -> str:
     return names.number(length.total_seconds())
 

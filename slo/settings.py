@@ -74,7 +74,7 @@ def find(start: Path) -> Path:
     """
     for folder in (start, *start.resolve().parents):
         file = folder / "pyproject.toml"
-        if file.is_file() and "slo" in _toml(file).get("tool", {}):
+        if file.is_file() and _table(file) is not None:
             return file
     raise SloError(
         "settings",
@@ -88,9 +88,9 @@ def load(file: Path) -> Settings:
     Raises:
         SloError: A key is unknown, missing or has a wrong value; all of them are named.
     """
-    table = _toml(file).get("tool", {}).get("slo")
+    table = _table(file)
     subject = f"settings {file}"
-    if not isinstance(table, dict):
+    if table is None:
         raise SloError(subject, ["there is no [tool.slo] table"])
     raise_if_any(subject, _problems(table))
     root = file.resolve().parent
@@ -102,11 +102,14 @@ def load(file: Path) -> Settings:
     )
 
 
-def _toml(file: Path) -> dict[str, Any]:
+def _table(file: Path) -> dict[str, Any] | None:
+    """`[tool.slo]`, if the file has it."""
     try:
-        return tomllib.loads(file.read_text())
+        tool = tomllib.loads(file.read_text()).get("tool")
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SloError(f"settings {file}", [str(error)]) from error
+    table = tool.get("slo") if isinstance(tool, dict) else None
+    return table if isinstance(table, dict) else None
 
 
 def _problems(table: Mapping[str, Any]) -> Iterator[str]:
@@ -129,29 +132,38 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"unknown key {key!r} in [tool.slo.links]; known are {', '.join(bases)}"
     for base in bases:
         url = links.get(base)
-        if not isinstance(url, str) or urlsplit(url).scheme not in (
-            "http",
-            "https",
-            "file",
-        ):
+        if not isinstance(url, str) or not _is_url(url):
             yield f"[tool.slo.links] {base} must be an http, https or file URL, not {url!r}"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme == "file" or (parts.scheme in ("http", "https") and bool(parts.hostname))
 
 
 def definitions(settings: Settings) -> tuple[Slo, ...]:
     """Every SLO of every module that the settings name, sorted by id.
 
     Raises:
-        SloError: Definitions are wrong or cannot be imported; the faults of all modules are told at once.
+        SloError: Definitions are wrong, missing or cannot be imported; the faults of all modules are told at once.
     """
     found: dict[int, Slo] = {}
     problems: list[str] = []
-    for source in settings.definitions:
+    for source in dict.fromkeys(settings.definitions):
+        faults_before = len(problems)
         try:
             modules = list(_modules(source, settings.root, problems))
         except SloError as error:
             problems.append(str(error))
             continue
-        found |= {id(slo): slo for module in modules for slo in _slos(module)}
+        slos = {id(slo): slo for module in modules for slo in _slos(module)}
+        if not slos and len(problems) == faults_before:
+            # A folder that was misspelled or emptied must not read as no promises: every alert would be removed.
+            problems.append(f"{source!r}: defines no SLO")
+        found |= slos
     raise_if_any("definitions", problems)
     return tuple(sorted(found.values(), key=lambda slo: slo.id))
 
@@ -160,8 +172,9 @@ def _slos(module: ModuleType) -> Iterable[Slo]:
     for value in vars(module).values():
         if isinstance(value, Slo):
             yield value
-        elif isinstance(value, tuple | list):
-            yield from (item for item in value if isinstance(item, Slo))
+        elif isinstance(value, tuple | list | dict):
+            items = value.values() if isinstance(value, dict) else value
+            yield from (item for item in items if isinstance(item, Slo))
 
 
 def _modules(source: str, root: Path, problems: list[str]) -> Iterator[ModuleType]:

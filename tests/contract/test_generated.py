@@ -1,0 +1,94 @@
+"""What one room writes is what the others point at: links open, and series that people read are recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from cli.generate import artefacts
+from slo import Slo, compile_slo
+from slo.compile import AlertKind
+from slo.settings import definitions, load
+from tests.alerts.every_kind import EVERY_KIND, EVERY_OPTION, OTHER_PERIODS
+from tests.contract.places import ROOT
+
+SETTINGS = load(ROOT / "pyproject.toml")
+DEFINED = definitions(SETTINGS)
+# A board of one SLO reads the series of its own period, so each period is rendered with its own kind.
+CATALOGUES = {"ours": DEFINED, "of every kind": (*EVERY_KIND, *EVERY_OPTION)} | {
+    period: (slo,) for period, slo in OTHER_PERIODS.items()
+}
+BY_CATALOGUE = pytest.mark.parametrize("slos", CATALOGUES.values(), ids=CATALOGUES.keys())
+
+
+def rendered(slos: tuple[Slo, ...]) -> dict[PurePosixPath, str]:
+    """Everything that `slo generate` would write; two artefacts of one path would be one too few."""
+    everything = artefacts([compile_slo(slo) for slo in slos], SETTINGS)
+    files = {artefact.path: artefact.text for artefact in everything}
+    assert len(files) == len(everything)
+    return files
+
+
+def alert_rules(files: dict[PurePosixPath, str]) -> list[dict[str, dict[str, str]]]:
+    """Every alerting rule of the plain rule files."""
+    return [
+        rule
+        for path, text in files.items()
+        if path.match("prometheus/rules/*.yaml")
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+
+
+@BY_CATALOGUE
+def test_every_link_of_an_alert_leads_to_something(slos: tuple[Slo, ...]) -> None:
+    """The runbook is a file that is written, and the dashboard's uid is that of a board that is written."""
+    files = rendered(slos)
+    boards = {json.loads(text)["uid"] for path, text in files.items() if path.match("grafana/*.json")}
+    rules = alert_rules(files)
+    assert len(rules) == 1 + sum(len(compile_slo(slo).alerts) for slo in slos)  # and the Watchdog
+    for rule in rules:
+        runbook = rule["annotations"]["runbook_url"].removeprefix(f"{SETTINGS.links.runbooks}/")
+        assert PurePosixPath("runbooks") / runbook in files
+        board = urlsplit(rule["annotations"]["dashboard_url"])
+        assert rule["annotations"]["dashboard_url"].startswith(f"{SETTINGS.links.grafana}/d/")
+        assert board.path.split("/")[2] in boards
+
+
+@BY_CATALOGUE
+def test_every_series_that_people_read_is_recorded(slos: tuple[Slo, ...]) -> None:
+    """Boards, runbooks and alerts ask for series by names that our rules record; a renamed one leaves a panel empty."""
+    recorded = {
+        rule.record for slo in slos for rule in (*compile_slo(slo).recordings, *compile_slo(slo).coarse_recordings)
+    }
+    for path, text in rendered(slos).items():
+        if path.parts[0] in ("grafana", "runbooks", "alertmanager"):
+            asked = set(re.findall(r"\bslo:[a-z0-9_]+:[a-z0-9_]+|\bsloth_slo_info\b", text))
+            assert asked <= recorded, path
+
+
+@BY_CATALOGUE
+def test_every_alert_of_the_catalogue_is_a_rule(slos: tuple[Slo, ...]) -> None:
+    """`slos.json`, which people and pipelines read, names the alerts that Prometheus has, with their severities."""
+    files = rendered(slos)
+    told = {
+        alert["name"]: alert["severity"]
+        for one in json.loads(files[PurePosixPath("slos.json")])["slos"]
+        for alert in one["alerts"]
+    }
+    rules = {str(rule["alert"]): rule["labels"]["severity"] for rule in alert_rules(files)}
+    assert rules == {**told, "Watchdog": "watchdog"}
+    compiled = [compile_slo(slo) for slo in slos]
+    assert {a.name for one in compiled for a in one.alerts if a.kind is AlertKind.ABSENT} <= told.keys()
+
+
+@BY_CATALOGUE
+def test_rendering_is_repeatable(slos: tuple[Slo, ...]) -> None:
+    """The same input gives the same bytes."""
+    assert rendered(slos) == rendered(slos)

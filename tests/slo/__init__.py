@@ -1,0 +1,1 @@
+"""Tests of the definitions and of what they mean."""
