@@ -20,14 +20,22 @@ PLATFORM_FILE = "platform"
 
 def render(compiled: Sequence[CompiledSlo], links: Links) -> list[Artefact]:
     """Rule files, PrometheusRule objects and promtool tests, one of each an SLO, and the Watchdog's."""
-    artefacts: list[Artefact] = []
-    for one in compiled:
-        artefacts += _rule_artefacts(one.slo.id, one.slo.id_path, rule_groups(one, links))
-        for name, test in promtool.test_files(one):
-            path = PurePosixPath("prometheus/tests") / f"{name}.yaml"
-            artefacts.append(Artefact(path, yaml.dump(test, HEADER.format(subject=one.slo.id_path))))
-    artefacts += _rule_artefacts(PLATFORM_FILE, "the platform itself", [_watchdog_group(links)])
+    of_slos = [artefact for one in compiled for artefact in render_slo(one, links)]
+    return [*of_slos, *render_platform(links)]
+
+
+def render_slo(compiled: CompiledSlo, links: Links) -> list[Artefact]:
+    """An SLO's rule file, its PrometheusRule object, and its promtool tests."""
+    artefacts = [*_rule_artefacts(compiled.slo.id, compiled.slo.id_path, rule_groups(compiled, links))]
+    for name, test in promtool.test_files(compiled):
+        path = PurePosixPath("prometheus/tests") / f"{name}.yaml"
+        artefacts.append(Artefact(path, yaml.dump(test, HEADER.format(subject=compiled.slo.id_path))))
     return artefacts
+
+
+def render_platform(links: Links) -> list[Artefact]:
+    """The Watchdog's rule file and PrometheusRule object."""
+    return [*_rule_artefacts(PLATFORM_FILE, "the platform itself", [_watchdog_group(links)])]
 
 
 def _rule_artefacts(file: str, subject: str, groups: Sequence[Mapping[str, Any]]) -> Iterator[Artefact]:
@@ -72,7 +80,7 @@ def rule_groups(compiled: CompiledSlo, links: Links) -> list[dict[str, Any]]:
 
 
 def _recording_rule(recording: Recording) -> dict[str, Any]:
-    return {"record": recording.record, "expr": recording.expr, "labels": _sorted(recording.labels)}
+    return {"record": recording.record, "expr": recording.expr, "labels": recording.labels}
 
 
 def alert_rule(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> dict[str, Any]:
@@ -80,7 +88,7 @@ def alert_rule(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> dic
     rule: dict[str, Any] = {"alert": alert.name, "expr": alert.expr}
     if alert.hold:
         rule["for"] = names.duration(alert.hold)
-    rule["labels"] = _sorted(alert.labels)
+    rule["labels"] = alert.labels
     lead = alert_links(alert, compiled, links)
     written = {
         "summary": _summary(alert, compiled),
@@ -88,12 +96,8 @@ def alert_rule(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> dic
         "runbook_url": lead.runbook,
         "dashboard_url": lead.dashboard,
     }
-    rule["annotations"] = {**written, **_sorted(alert.annotations)}
+    rule["annotations"] = {**written, **dict(sorted(alert.annotations.items()))}
     return rule
-
-
-def _sorted(labels: Mapping[str, str]) -> dict[str, str]:
-    return dict(sorted(labels.items()))
 
 
 def _watchdog_group(links: Links) -> dict[str, Any]:

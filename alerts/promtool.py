@@ -7,6 +7,7 @@ carries the labels but not the texts. One more test looks at the figures that pe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,6 +24,7 @@ from slo.windows import DAY, HOUR, MINUTE, BurnWindows, Policy
 # So many that no minimum of bad events is in the way: the cases for the minima have their own traffic.
 _BUSY_EVENTS_PER_MINUTE = 600_000
 _FIRES, _NEAR_MISS = Decimal("1.1"), Decimal("0.9")
+_BEGIN = 0.75  # of the long window: too little to fire, but enough to tell a shorter window by
 _STEP = MINUTE
 
 
@@ -106,8 +108,9 @@ def _cases(compiled: CompiledSlo) -> Iterator[Case]:
                 yield from _burn_cases(compiled, alert, pair)
             if Reason.PEOPLE in reasons:
                 yield from _people_cases(compiled, alert)
-                yield from _rekindled_cases(compiled, alert)
-            if Reason.BUDGET in reasons and alert.severity is Severity.PAGE:
+                yield from _rekindled_cases(alert)
+            if Reason.BUDGET in reasons:
+                yield from _sale_cases(compiled, alert)
                 yield from _stray_error_cases(compiled, alert)
 
 
@@ -136,34 +139,84 @@ def _absent_cases(alert: CompiledAlert) -> Iterator[Case]:
 
 
 def _burn_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
-    """A burn just above and just below a pair's factor, its begin and its end."""
-    clean = _clean(alert)
-    end = clean + pair.long
+    """A burn just above and just below a pair's factor; just above for each way to be right alone, if there are two."""
+    reasons = {way.reason for way in alert.ways if way.windows == pair}
+    if Reason.PEOPLE in reasons:
+        yield from _budget_only_cases(compiled, alert, pair)
+        yield from _people_only_cases(compiled, alert, pair)
+    elif not _shadowed(alert, pair):
+        clean = _clean_before(alert, pair)
+        above = _busy(pair.long, min(_FIRES * pair.factor * compiled.slo.budget_ratio, Decimal(1)))
+        yield from _above(alert, pair, "", _busy(clean, Decimal(0)), above)
+    below = _busy(pair.long, _NEAR_MISS * pair.factor * compiled.slo.budget_ratio)
+    name = f"near miss: just below {_factor(pair)}"
+    if pair == alert.pairs[-1]:
+        # Young data is judged as if it had always been like that, so nobody has to wait for the whole long window.
+        brief = replace(below, length=2 * pair.short)
+        yield Case(name, alert, (brief,), silent=(brief.length,))
+    else:
+        clean = _clean_before(alert, pair)
+        yield Case(name, alert, (_busy(clean, Decimal(0)), below), silent=(clean + pair.long,))
+
+
+def _above(alert: CompiledAlert, pair: BurnWindows, how: str, clean: Phase, above: Phase) -> Iterator[Case]:
+    """Fires at the end of a stretch just above; not at its begin, and no more after its end."""
+    end = clean.length + above.length
     # When the slowest pair's short window has seen a clean stretch as well, nothing may fire any more.
-    over = end + max(other.short for other in alert.pairs) + 6 * MINUTE
-    burn = pair.factor * compiled.slo.budget_ratio
-
-    def phases(share: Decimal, until: timedelta) -> tuple[Phase, ...]:
-        return (
-            _busy(clean, Decimal(0)),
-            _busy(pair.long, min(burn * share, Decimal(1))),
-            _busy(until - end, Decimal(0)),
-        )
-
-    what = f"{names.number(pair.factor)} times over {names.duration(pair.long)}"
+    over = alert.pairs[-1].short + 10 * MINUTE
     yield Case(
-        f"fires: just above {what}; not at its begin, not after its end",
+        f"fires: just above {_factor(pair)}{how}; not at its begin, not after its end",
         alert,
-        phases(_FIRES, over),
+        (clean, above, replace(above, length=over, bad=Decimal(0))),
         firing=(end,),
-        silent=(clean + pair.long / 4, over),
+        silent=(clean.length + pair.long * _BEGIN, end + over),
     )
-    yield Case(f"near miss: just below {what}", alert, phases(_NEAR_MISS, end + _STEP), silent=(end,))
 
 
-def _clean(alert: CompiledAlert) -> timedelta:
-    """A stretch long enough that no slower pair of the alert reaches its factor when a faster one does."""
-    return 2 * DAY if alert.severity is Severity.TICKET else 2 * HOUR
+def _budget_only_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
+    """Traffic rises so far that a ratio under every limit spends the budget too fast."""
+    ratio = (1 + alert.pairs[-1].factor) / 2  # of the budget: above the objective, below the classic limits
+    longs = 10 if pair == alert.pairs[0] else 4
+    burn = _FIRES * pair.factor
+    times = burn * longs / (ratio * (longs + 1) - burn)
+    quiet = Phase(longs * pair.long, Decimal(_BUSY_EVENTS_PER_MINUTE), Decimal(0))
+    sale = Phase(pair.long, (quiet.events_per_minute * times).to_integral_value(), ratio * compiled.slo.budget_ratio)
+    yield from _above(alert, pair, " as far as the budget goes, by the traffic", quiet, sale)
+
+
+def _people_only_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
+    """Traffic falls so far that even a ratio over the limit costs next to nothing."""
+    ratio = _FIRES * pair.factor * compiled.slo.budget_ratio
+    enough = 4 * compiled.slo.people_bad_events_min / ratio / (pair.long // MINUTE)
+    # A little longer than the window, so that the busy time before has left it.
+    night = Phase(
+        pair.long + 10 * MINUTE,
+        max(Decimal(_BUSY_EVENTS_PER_MINUTE // 100), enough.to_integral_value()),
+        min(ratio, Decimal(1)),
+    )
+    yield from _above(alert, pair, " by the ratio, as many people fail", _busy(pair.long / 2, Decimal(0)), night)
+
+
+def _shadowed(alert: CompiledAlert, pair: BurnWindows) -> bool:
+    """Whether a slower pair, at the same cost, fires whenever this one does in even traffic."""
+    cost = pair.factor * (pair.long // MINUTE)
+    return any(pair.long < other.long and cost >= other.factor * (other.long // MINUTE) for other in alert.pairs)
+
+
+def _factor(pair: BurnWindows) -> str:
+    return f"{names.number(pair.factor)} times over {names.duration(pair.long)}"
+
+
+def _clean_before(alert: CompiledAlert, pair: BurnWindows) -> timedelta:
+    slower = [other for other in alert.pairs if other.long > pair.long]
+    return max((_clean(pair, other) for other in slower), default=pair.short)
+
+
+def _clean(pair: BurnWindows, slower: BurnWindows) -> timedelta:
+    """A clean stretch so long that a slower pair does not reach its factor when this one does; if there is one."""
+    times = _FIRES * pair.factor / (_NEAR_MISS * slower.factor) - 1
+    wanted = pair.long * float(times)
+    return min(wanted - wanted % (10 * MINUTE) + 10 * MINUTE, slower.long - pair.long)
 
 
 def _busy(length: timedelta, bad: Decimal) -> Phase:
@@ -174,69 +227,103 @@ def _people_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]
     """At night, when hardly anything of the budget is at stake: half of a few requests fail."""
     minimum = compiled.slo.people_bad_events_min
     pair = alert.pairs[0]
-    minutes = Decimal(pair.long // MINUTE)
     bad_share = max(Decimal("0.5"), min(Decimal(1), 2 * pair.factor * compiled.slo.budget_ratio))
-    clean = _clean(alert)
-    settle = 10 * MINUTE
-    end = clean + pair.long + settle - _STEP
+    clean = pair.long / 2
+    burst = 10 * MINUTE
+    end = clean + pair.long + burst - _STEP
 
-    def phases(bad_events: int) -> tuple[Phase, ...]:
-        # A little longer than the window, so that the busy time before has left it.
-        night = Phase(pair.long + settle, bad_events / bad_share / minutes, bad_share)
-        return _busy(clean, Decimal(0)), night
+    def failing(length: timedelta, bad_events: int) -> Phase:
+        return Phase(length, bad_events / bad_share / Decimal(length // MINUTE), bad_share)
 
+    # A little longer than the window, so that the busy time before has left it.
+    night = failing(pair.long, minimum + 5)
     yield Case(
         "fires: many people fail, though the budget hardly moves",
         alert,
-        phases(minimum + 5),
+        (_busy(clean, Decimal(0)), replace(night, length=pair.long + burst)),
         firing=(end,),
         counts_events=True,
     )
     yield Case(
-        "near miss: the same, but too few fail to wake somebody",
+        "near miss: too few fail to wake somebody, though all at once",
         alert,
-        phases(minimum - 5),
-        silent=(end,),
+        (_busy(clean, Decimal(0)), Phase(pair.long, Decimal("0.2"), Decimal(0)), failing(burst, minimum - 5)),
+        silent=(end, end + _STEP),
         counts_events=True,
     )
 
 
-def _rekindled_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
-    """Many people failed by day, and the longest window still knows; a stray error in a quiet night wakes nobody."""
-    pair = alert.pairs[-1]
-    # So bad that the long window's ratio stays above its limit until the end.
-    outage = Phase(20 * MINUTE, Decimal(compiled.slo.people_bad_events_min), Decimal(1))
-    night = Phase(2 * pair.short, Decimal(1), Decimal(0))
+def _rekindled_cases(alert: CompiledAlert) -> Iterator[Case]:
+    """Many people failed by day, and the long windows still know; a stray error in a quiet night wakes nobody."""
+    fast, slow = alert.pairs[0], alert.pairs[-1]
+    outage = _busy(fast.long, Decimal(1))
+    clean = replace(outage, length=2 * fast.long, bad=Decimal(0))
+    # So long that the slow pair's short window forgets, and so short that the fast pair's long one does not.
+    night = Phase(slow.short + 10 * MINUTE, Decimal(1), Decimal(0))
     stray = Phase(MINUTE, Decimal(1), Decimal(1))
-    begin = _clean(alert)
-    moment = begin + outage.length + night.length + 3 * MINUTE
+    struck = clean.length + outage.length
+    moment = struck + night.length + 4 * MINUTE
     yield Case(
-        "near miss: a stray error in a quiet night, hours after many people failed",
+        "near miss: a stray error in a quiet night, soon after many people failed",
         alert,
-        (replace(outage, length=begin, bad=Decimal(0)), outage, night, stray, night),
-        firing=(begin + outage.length,),
-        silent=(moment, moment + 5 * MINUTE),
-        counts_events=True,
+        (clean, outage, night, stray, night),
+        firing=(struck,),
+        silent=(moment, moment + 10 * MINUTE),
     )
+
+
+def _sale_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
+    """A sale burns the budget whatever its ratio; who meets the objective, or meets it again, wakes nobody."""
+    fast, slow = alert.pairs[0], alert.pairs[-1]
+    budget = compiled.slo.budget_ratio
+    settle = slow.short / 6
+    # So little traffic for so long that the sale's traffic alone burns above every factor.
+    before = Phase(
+        slow.long * float(slow.factor * Decimal("1.5")), Decimal(_BUSY_EVENTS_PER_MINUTE // 1000), Decimal(0)
+    )
+    good = _busy(fast.long - slow.short - settle, budget / 2)
+    wavering = _busy(slow.short + settle, budget * Decimal("1.1"))
+    outage = _busy(fast.long / 4, min(5 * fast.factor * budget, Decimal(1)))
+    mended = _busy(slow.short + 2 * settle, budget * _NEAR_MISS)
+    after = replace(before, length=slow.short + settle, bad=2 * budget)
+    phases = (before, good, wavering, outage, mended, after)
+    short_only, struck, long_only, cheap = list(_ends(phases))[2:]
+    yield Case(
+        "fires: an outage in a sale; not while it meets its objective over a long or a short window, nor for little",
+        alert,
+        phases,
+        firing=(struck,),
+        silent=(short_only, long_only, cheap),
+    )
+
+
+def _ends(phases: tuple[Phase, ...]) -> Iterator[timedelta]:
+    end = timedelta(0)
+    for phase in phases:
+        end += phase.length
+        yield end
 
 
 def _stray_error_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     """A service with hardly any traffic: a stray error is a large share of the budget, and wakes nobody."""
     minimum = compiled.slo.budget_bad_events_min
-    clean = _clean(alert)
+    pair = alert.pairs[0]
+    # Not at a multiple of the interval, where the increase would fall between two base windows.
+    clean = min(pair.long / 2, 2 * HOUR) + 2 * MINUTE
+    # A ticket waits for the coarse recording.
+    moment = clean + (15 if alert.severity is Severity.TICKET else 3) * MINUTE
 
     def phases(bad_events: int) -> tuple[Phase, ...]:
         # All within one minute, so that both windows burn as fast as they can.
         quiet = Phase(clean, Decimal(1), Decimal(0))
-        return quiet, Phase(MINUTE, Decimal(bad_events), Decimal(1)), replace(quiet, length=10 * MINUTE)
+        return quiet, Phase(MINUTE, Decimal(bad_events), Decimal(1)), replace(quiet, length=30 * MINUTE)
 
-    moment = clean + 3 * MINUTE
     few = f"{minimum - 1} stray errors in a quiet night"
     yield Case(
         f"near miss: {few}",
         alert,
         phases(minimum - 1),
-        silent=(moment, clean + 6 * MINUTE),
+        silent=(moment, moment + 3 * MINUTE, moment + 10 * MINUTE),
         counts_events=True,
     )
     if minimum * 60 > _quiet_limit(compiled, alert):
@@ -261,16 +348,24 @@ def _slice_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
         )
         for pair in alert.pairs
     )
-    # As long as the longest window: while data is young, a few bad slices are a larger part of what there is.
-    clean = max(pair.long for pair in alert.pairs)
+    # A burst that is as old as the base window weighs up to a seventh of that window too much for a moment. Samples
+    # come once a step, so only whole steps of slices can be bad.
+    margin = -(-compiled.policy.base // (7 * slice_length))
+    step = _step(compiled)
+    whole = math.lcm(sli.slice_seconds, int(step.total_seconds())) // sli.slice_seconds
+    fires, near = -(-(needed + 1) // whole) * whole, (needed - 1 - margin) // whole * whole
+    # As long as the longest window: while data is young, a few bad slices are a larger part of what there is. Where the
+    # minimum decides, less will do.
+    longs = [pair.long for pair in alert.pairs]
+    clean = min(longs) if near < compiled.slo.budget_bad_events_min else max(longs)
+    # A ticket waits for the coarse recording.
+    settle = 2 * compiled.policy.coarse_interval if alert.severity is Severity.TICKET else timedelta(0)
 
     def phases(bad_slices: int) -> tuple[Phase, ...]:
+        # A slice holds the sample at its end, not the one at its begin.
         bad = Phase(bad_slices * slice_length, Decimal(1), Decimal(1))
-        return Phase(clean, Decimal(1), Decimal(0)), bad, Phase(20 * MINUTE, Decimal(1), Decimal(0))
+        return Phase(clean + step, Decimal(1), Decimal(0)), bad, Phase(20 * MINUTE, Decimal(1), Decimal(0))
 
-    settle = 6 * MINUTE if alert.severity is Severity.TICKET else MINUTE
-    # A burst that is as old as the base window weighs up to an eighth of that window too much for a moment.
-    fires, near = needed + 2, needed - 1 - compiled.policy.base // (8 * slice_length)
     yield Case(
         f"fires: {fires} bad slices",
         alert,
@@ -295,16 +390,16 @@ def _test(case: Case, compiled: CompiledSlo) -> dict[str, Any]:
     checks = [(moment, True) for moment in case.firing] + [(moment, False) for moment in case.silent]
     return {
         "name": f"{case.alert.name} {case.name}",
-        "interval": names.duration(_STEP),
+        "interval": names.duration(_step(compiled)),
         "input_series": _input_series(case.phases, compiled),
         "promql_expr_test": [_check(case.alert, moment, firing=firing) for moment, firing in sorted(checks)],
     }
 
 
 def _figures_test(compiled: CompiledSlo) -> dict[str, Any]:
-    """Everything that people read, after half an hour at half the budget; of slices, which are whole, at all bad."""
+    """Everything that people read, after half an hour at half the budget; of slices, which are whole, at none of it."""
     slices = isinstance(compiled.slo.sli, TimeSlice | Freshness)
-    ratio = Decimal(1) if slices else compiled.slo.budget_ratio / 2
+    ratio = Decimal(0) if slices else compiled.slo.budget_ratio / 2
     phase = Phase(HOUR / 2, Decimal(_BUSY_EVENTS_PER_MINUTE), ratio)
     burn = ratio / compiled.slo.budget_ratio
     values = {
@@ -324,17 +419,16 @@ def _figures_test(compiled: CompiledSlo) -> dict[str, Any]:
         value = values.get(recording.record.removesuffix(window))
         if value is not None:
             expr = f"abs({compiled.named(recording.record)} - {names.number(value)}) < bool 1e-6"
-            labels = "{}" if not recording.labels else promql.matchers(recording.labels)
             checks.append(
                 {
                     "expr": expr,
                     "eval_time": names.duration(phase.length),
-                    "exp_samples": [{"labels": labels, "value": 1}],
+                    "exp_samples": [{"labels": promql.matchers(recording.labels), "value": 1}],
                 }
             )
     return {
         "name": f"{compiled.slo.id} figures that people read",
-        "interval": names.duration(_STEP),
+        "interval": names.duration(_step(compiled)),
         "input_series": _input_series((phase,), compiled),
         "promql_expr_test": checks,
     }
@@ -348,6 +442,12 @@ def _check(alert: CompiledAlert, moment: timedelta, *, firing: bool) -> dict[str
         "eval_time": names.duration(moment),
         "exp_samples": [{"labels": f"ALERTS{labels}", "value": 1}] if firing else [],
     }
+
+
+def _step(compiled: CompiledSlo) -> timedelta:
+    """Time between samples; a slice needs one of its own."""
+    sli = compiled.slo.sli
+    return min(_STEP, timedelta(seconds=sli.slice_seconds)) if isinstance(sli, TimeSlice | Freshness) else _STEP
 
 
 def _input_series(phases: tuple[Phase, ...], compiled: CompiledSlo) -> list[dict[str, str]]:
@@ -380,11 +480,12 @@ def _input(phases: tuple[Phase, ...], compiled: CompiledSlo) -> dict[str, str]:
         case TimeSlice():
             limit = sli.bad_above if sli.bad_above is not None else sli.bad_below
             assert limit is not None, "TimeSlice.problems() allows no slice without a limit"
-            beyond = limit + 1 if sli.bad_above is not None else limit - 1
-            return {promql.series(_one(sli.gauge)): _gauge(phases, good=limit, bad=beyond)}
+            below = limit / 2 if limit > 0 else limit - 1  # promtool's notation knows no -1 in the middle
+            beyond = limit + 1 if sli.bad_above is not None else below
+            return {promql.series(_one(sli.gauge)): _gauge(phases, _step(compiled), good=limit, bad=beyond)}
         case Freshness():
             # promtool's time begins at 0: what waits since second 1 is late for as long as the phase is bad.
-            return {promql.series(_one(sli.oldest)): _gauge(phases, good=Decimal(0), bad=Decimal(1))}
+            return {promql.series(_one(sli.oldest)): _gauge(phases, _step(compiled), good=Decimal(0), bad=Decimal(1))}
         case _:
             return {}
 
@@ -422,8 +523,8 @@ def _counter(phases: tuple[Phase, ...], increase_per_step: Callable[[Phase], Dec
     return " ".join(parts)
 
 
-def _gauge(phases: tuple[Phase, ...], *, good: Decimal, bad: Decimal) -> str:
-    steps = [(phase, phase.length // _STEP) for phase in phases]
+def _gauge(phases: tuple[Phase, ...], step: timedelta, *, good: Decimal, bad: Decimal) -> str:
+    steps = [(phase, phase.length // step) for phase in phases]
     return " ".join(
         _gone(count) if phase.gone else f"{names.number(bad if phase.bad else good)}+0x{count - 1}"
         for phase, count in steps

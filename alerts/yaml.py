@@ -36,7 +36,8 @@ def dump(value: Plain, header: str = "") -> str:
             from what was meant.
         ValueError: A decimal is not finite, or a key is longer than readers accept.
     """
-    out = [_comment(header)]
+    out = _Lines()
+    out.append(_comment(header))
     if _is_mapping(value) and value:
         _mapping(value, "", "", out)
     elif _is_sequence(value) and value:
@@ -44,6 +45,14 @@ def dump(value: Plain, header: str = "") -> str:
     else:
         out.append(_scalar(value, _STEP) + "\n")
     return "".join(out)
+
+
+class _Lines(list[str]):
+    """The text so far, and the texts of mappings that came before: all rules of an SLO share their labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared: dict[tuple[int, str], str] = {}
 
 
 def dump_all(values: Iterable[Plain], header: str = "") -> str:
@@ -66,7 +75,7 @@ def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
     return type(value) is list or (isinstance(value, Sequence) and not isinstance(value, str | bytes))
 
 
-def _mapping(value: Mapping[str, Any], indent: str, lead: str, out: list[str]) -> None:
+def _mapping(value: Mapping[str, Any], indent: str, lead: str, out: _Lines) -> None:
     """Write a mapping that is not empty; `lead` begins its first line, `indent` the others."""
     deeper = indent + _STEP
     for key, item in value.items():
@@ -75,7 +84,7 @@ def _mapping(value: Mapping[str, Any], indent: str, lead: str, out: list[str]) -
             out.append(f"{lead}{_key(key)}: {text}\n")
         elif _is_mapping(item) and item:
             out.append(f"{lead}{_key(key)}:\n")
-            _mapping(item, deeper, deeper, out)
+            _nested(item, deeper, out)
         elif _is_sequence(item) and item:
             out.append(f"{lead}{_key(key)}:\n")
             _sequence(item, deeper, deeper, out)
@@ -84,7 +93,19 @@ def _mapping(value: Mapping[str, Any], indent: str, lead: str, out: list[str]) -
         lead = indent
 
 
-def _sequence(value: Sequence[Any], indent: str, lead: str, out: list[str]) -> None:
+def _nested(value: Mapping[str, Any], indent: str, out: _Lines) -> None:
+    """Write a mapping below its key; the very same object again is the same text again."""
+    known = out.shared.get((id(value), indent))
+    if known is not None:
+        out.append(known)
+        return
+    begin = len(out)
+    _mapping(value, indent, indent, out)
+    if all(type(item) is str for item in value.values()):
+        out.shared[id(value), indent] = "".join(out[begin:])
+
+
+def _sequence(value: Sequence[Any], indent: str, lead: str, out: _Lines) -> None:
     deeper = indent + _STEP
     for item in value:
         if _is_mapping(item) and item:
@@ -165,5 +186,8 @@ def _lines(text: str, indent: str) -> str:
     chomping = ("-", "", "+")[min(ends, 2)]
     # Readers take the indentation from the first line; if that begins with a space, they must be told.
     indicator = len(_STEP) if text[0] in " \n" else ""
-    lines = "\n".join([indent + line if line else "" for line in body.split("\n")])
+    if "\n\n" in body or body[0] == "\n":  # an empty line stays empty
+        lines = "\n".join([indent + line if line else "" for line in body.split("\n")])
+    else:
+        lines = indent + body.replace("\n", f"\n{indent}")
     return f"|{indicator}{chomping}\n{lines}" + "\n" * (ends - 1)

@@ -105,6 +105,8 @@ def _texts(old: Facts | None, new: Facts | None) -> Iterator[str]:
         yield f"alerts on the {new['burn']} burn instead of the {old['burn']} burn"
     if old["labels"] != new["labels"]:
         yield f"has the labels {_labels(new)} instead of {_labels(old)}"
+    if old["links"] != new["links"]:
+        yield f"links to {_pairs(new['links']) or 'nothing'}"
     if old["description"] != new["description"]:
         yield f"says: {new['description']}"
     yield from _alert_texts(_alerts(old), _alerts(new))
@@ -125,6 +127,12 @@ def _alerts(facts: Facts) -> dict[str, Facts]:
 
 
 def _when(alert: Facts) -> str:
+    return _condition(alert) + "".join(
+        f"; {what} {_pairs(alert[what])}" for what in ("labels", "annotations") if alert[what]
+    )
+
+
+def _condition(alert: Facts) -> str:
     if alert["kind"] == "absent":
         return f"{alert['severity']} after {alert['hold_seconds']} s without data"
     ways = [
@@ -142,4 +150,8 @@ def _budget(facts: Facts) -> str:
 
 
 def _labels(facts: Facts) -> str:
-    return ", ".join(f"{name}={value}" for name, value in facts["labels"].items()) or "none"
+    return _pairs(facts["labels"]) or "none"
+
+
+def _pairs(texts: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in texts.items())

@@ -9,6 +9,7 @@ Exit codes, the same for every command:
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
@@ -136,6 +137,8 @@ def generate(workspace: Workspace, *, only_check: bool, as_json: bool) -> None:
     """
     from cli.generate import artefacts  # the renderers take longest to import
 
+    # All that is made here is text that lives until the end: the collector would only read it over and over.
+    gc.disable()
     started = time.perf_counter()
     problems = [finding for finding in check(workspace.compiled) if finding.level is Level.PROBLEM]
     if problems:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,10 +65,14 @@ def write(folder: Path, artefacts: Iterable[Artefact], *, remove_orphans: bool =
     changes = [change for change in stale(folder, wanted.values()) if remove_orphans or change.why != "orphan"]
     fresh = [wanted[change.path] for change in changes if change.why != "orphan"]
     written: list[tuple[Path, Path]] = []
+    made: set[Path] = set()
     try:
         for artefact in fresh:
             target = folder / artefact.path
-            aside = _new_aside(target)
+            if target.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                made.add(target.parent)
+            aside = target.with_name(f"{_ASIDE}{os.getpid()}-{len(written)}")
             written.append((aside, target))
             aside.write_bytes(artefact.text.encode())
         for aside, target in written:
@@ -101,15 +104,6 @@ def _files(folder: Path) -> Iterator[PurePosixPath]:
     for where, _, files in os.walk(folder):
         for file in files:
             yield PurePosixPath((Path(where) / file).relative_to(folder).as_posix())
-
-
-def _new_aside(target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_ASIDE, dir=target.parent)
-    os.close(handle)
-    path = Path(name)
-    path.chmod(0o644)  # mkstemp's 0600 would hide the file from the group's tools
-    return path
 
 
 def _remove(folder: Path, path: Path) -> None:

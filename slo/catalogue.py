@@ -6,7 +6,8 @@ Numbers are texts in plain digits, so that `99.99` stays what its author wrote.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from slo import conventions as names
 from slo.artefacts import Artefact
 from slo.compile import CompiledAlert, CompiledSlo, Reason, Way
-from slo.model import Events, Freshness, Latency, Queries, RatioQuery, Sli, TimeSlice, period_text
+from slo.model import RESERVED_LABELS, Events, Freshness, Latency, Queries, RatioQuery, Sli, TimeSlice, period_text
 from slo.promql import series
 
 PATH = PurePosixPath("slos.json")
@@ -106,7 +107,14 @@ def _alert_facts(alert: CompiledAlert, compiled: CompiledSlo) -> dict[str, Any]:
             }
             for way in alert.ways
         ],
+        # What the definition adds for this alert alone: a route may hang on it.
+        "labels": _own(alert.labels, RESERVED_LABELS | compiled.series_labels.keys()),
+        "annotations": _own(alert.annotations, frozenset()),
     }
+
+
+def _own(texts: Mapping[str, str], others: AbstractSet[str]) -> dict[str, str]:
+    return {name: texts[name] for name in sorted(texts) if name not in others}
 
 
 def _bad_events_min(way: Way, compiled: CompiledSlo) -> int:

@@ -38,7 +38,11 @@ class Finding:
 def check(compiled: Sequence[CompiledSlo]) -> tuple[Finding, ...]:
     """Everything that is wrong or doubtful, problems first, by SLO."""
     findings = [
-        *_shared(compiled, lambda one: [one.slo.id], "has the id {key!r}, as {others} has; ids must be unique"),
+        *_shared(
+            compiled,
+            lambda one: [one.slo.id],
+            "has the id {key!r}, as {others} has; ids must differ by more than case, - and _",
+        ),
         *_shared(
             compiled,
             lambda one: [alert.name for alert in one.alerts],
@@ -52,11 +56,14 @@ def check(compiled: Sequence[CompiledSlo]) -> tuple[Finding, ...]:
 def _shared(
     compiled: Sequence[CompiledSlo], keys: Callable[[CompiledSlo], Sequence[Hashable]], text: str
 ) -> Iterator[Finding]:
-    """What must be unique over all SLOs, and is not. Files that differ by case alone would be one on some disks."""
+    """What must be unique over all SLOs, and is not.
+
+    Files that differ by case alone would be one on some disks, and an object in Kubernetes has a dash for every `_`.
+    """
     owners: defaultdict[str, list[tuple[Hashable, Slo]]] = defaultdict(list)
     for one in compiled:
         for key in keys(one):
-            owners[str(key).casefold()].append((key, one.slo))
+            owners[str(key).casefold().replace("_", "-")].append((key, one.slo))
     for sharing in owners.values():
         for index, (key, slo) in enumerate(sharing):
             others = [other.id_path for _, other in sharing[:index] + sharing[index + 1 :]]

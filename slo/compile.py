@@ -29,7 +29,7 @@ class Recording:
     Attributes:
         record: Name of the recorded series.
         expr: PromQL.
-        labels: Labels added to the result.
+        labels: Labels added to the result, sorted by name.
     """
 
     record: str
@@ -78,7 +78,7 @@ class CompiledAlert:
         expr: PromQL; every result has the SLO's identity labels at most, so one incident is one alert.
         hold: How long the expression must hold before the alert fires.
         ways: The ways for it to be right, fastest first; empty for an absence.
-        labels: Every label of the alert.
+        labels: Every label of the alert, sorted by name.
         annotations: What the definition adds.
     """
 
@@ -119,7 +119,7 @@ class CompiledSlo:
     @cached_property
     def series_labels(self) -> dict[str, str]:
         """The labels of the series that people read: identity, owner, and the definition's own."""
-        return {**self.slo.labels, "owner": self.slo.owner, **self.identity}
+        return _by_name({**self.slo.labels, "owner": self.slo.owner, **self.identity})
 
     def named(self, record: str, window: timedelta | None = None) -> str:
         """A selector for one of this SLO's recorded series."""
@@ -234,14 +234,14 @@ class CompiledSlo:
     def _mean_rate(self, record: str, window: timedelta) -> str:
         """The mean rate over a window, from the base rate.
 
-        A plain mean of the base rate lags by half the base window, as each sample looks that far back. So the newest
-        base rate stands for the newest half base window, which makes a change of rate exact once it is as old as the
-        base window. Until then the base window is a floor: all its events lie in the longer window too. Without a
-        newest base rate the plain mean stands.
+        A plain mean of the base rate lags, as each of its samples looks back over the base window. So the newest base
+        rate stands for the time of that lag, which makes a change of rate exact once it is as old as the base window.
+        Until then the base window is a floor: all its events lie in the longer window too. Without a newest base rate
+        the plain mean stands.
         """
-        base, half = self.named(record, self.policy.base), self.policy.base / 2
-        mean = promql.over_time("avg", base, window - half)
-        newest = f"({mean} * {_seconds(window - half)} + {base} * {_seconds(half)}) / {_seconds(window)}"
+        base, lag = self.named(record, self.policy.base), (self.policy.base - self.policy.evaluation_interval) / 2
+        mean = promql.over_time("avg", base, window - lag)
+        newest = f"({mean} * {_seconds(window - lag)} + {base} * {_seconds(lag)}) / {_seconds(window)}"
         floor = f"{base} * {_seconds(self.policy.base)} / {_seconds(window)}"
         return f"({floor} > {newest})\nor\n{newest}\nor\n{mean}"
 
@@ -295,7 +295,7 @@ class CompiledSlo:
             yield Recording(names.CURRENT_BURN_RATE, self._classic_burn(self.policy.base), labels)
             yield Recording(names.PERIOD_BURN_RATE, self._classic_burn(period), labels)
         yield Recording(names.ERROR_BUDGET_REMAINING, remaining, labels)
-        yield Recording(names.INFO, "vector(1)", {**labels, **names.info_labels(self.slo)})
+        yield Recording(names.INFO, "vector(1)", _by_name({**labels, **names.info_labels(self.slo)}))
 
     def _month_events(self, record: str) -> str:
         return promql.over_time(
@@ -317,7 +317,7 @@ class CompiledSlo:
 
     def _read(self, record: str, expr: str, window: timedelta) -> Recording:
         """A series for people to read."""
-        labels = {**self.series_labels, names.WINDOW_LABEL: names.duration(window)}
+        labels = _by_name({**self.series_labels, names.WINDOW_LABEL: names.duration(window)})
         return Recording(record + names.duration(window), expr, labels)
 
     # -- alerting rules ----------------------------------------------------------------------------------------------
@@ -356,14 +356,13 @@ class CompiledSlo:
             )
 
     def _alert_labels(self, alert: Alert) -> dict[str, str]:
-        return {
-            **self.series_labels,
-            **alert.labels,
+        ours = {
             names.SEVERITY_LABEL: str(alert.severity),
             "severity": str(alert.severity),
             "service": self.slo.service,
             "slo": self.slo.name,
         }
+        return _by_name({**self.series_labels, **alert.labels, **ours})
 
     def _ways(self, pair: BurnWindows) -> Iterator[Way]:
         """The ways to be right to alert, each over both windows."""
@@ -427,6 +426,10 @@ _MONTH_SECONDS_LEFT = "scalar(days_in_month() * 86400 - (day_of_month() - 1) * 8
 def _count(events: int) -> str:
     """What a count must be above: rates extrapolate, so 3 events may read 2.7, and 2, scraped each minute, 2.5."""
     return names.number(events - Decimal("0.4"))
+
+
+def _by_name(labels: Mapping[str, str]) -> dict[str, str]:
+    return dict(sorted(labels.items()))
 
 
 @lru_cache(maxsize=1024)

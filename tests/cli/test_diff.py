@@ -127,6 +127,25 @@ def test_another_hold_or_minimum_is_told(project: Path, before: str) -> None:
     assert "people burn over 14.4 in 1h and 5m, 80 bad events or more" in page
 
 
+def test_what_a_route_may_hang_on_is_told(project: Path, before: str) -> None:
+    """Labels and annotations of one alert, and links, decide who hears of it and what they see."""
+    alerts = 'alerts=(Alert(Severity.PAGE, labels={"pager": "main"}), Alert(Severity.TICKET)),'
+    links = 'links={"Wiki": "https://wiki.example.com"},\n    owner="shop-team",'
+    lines = changed(
+        project,
+        before,
+        ('owner="shop-team",', f"{links}\n    {alerts}"),
+        ("Events, Slo", "Alert, Events, Severity, Slo"),
+    )
+    link, absent, page = lines
+    assert link == "links to Wiki=https://wiki.example.com"
+    assert absent.startswith(
+        "changes the page ShopAvailabilityAbsent: page after 300 s without data; labels pager=main"
+    )
+    assert page.startswith("changes the page ShopAvailabilityPage: ")
+    assert "; labels pager=main (was: " in page
+
+
 def test_new_and_gone_slos_are_told(project: Path, before: str) -> None:
     """One SLO goes, another comes with its alerts: sorted by name, each with all that matters of it."""
     make_project(project.parent, files={"promises/shop.py": LATENCY})
@@ -219,7 +238,7 @@ def test_any_revision_will_do(repository: Path) -> None:
     assert slo("diff", "--against", "main", settings=repository).exit_code == 0
 
 
-@pytest.mark.parametrize("revision", ["no-such-branch", "--output=stolen", "HEAD~99", "HEAD:x"])
+@pytest.mark.parametrize("revision", ["no-such-branch", "--output=stolen", "--format=%H", "HEAD~99", "HEAD:x"])
 def test_a_revision_that_git_does_not_know_is_one_line(repository: Path, revision: str) -> None:
     """Exit code 2 and git's own words; what looks like an option is a revision, and does nothing."""
     before = sorted(path.name for path in repository.parent.iterdir())

@@ -130,7 +130,12 @@ def test_explain_says_the_budget_and_who_is_told_when() -> None:
 
 @pytest.mark.parametrize(
     ("objective", "budget", "outage"),
-    [("99", "7 h 12 min", "8 min 38 s"), ("99.9", "43 min 12 s", "51 s"), ("99.9999", "2 s", "0.052 s")],
+    [
+        ("98.765", "8 h 53 min", "10 min 40 s"),
+        ("99", "7 h 12 min", "8 min 38 s"),
+        ("99.9", "43 min 12 s", "51 s"),
+        ("99.9999", "2 s", "0.052 s"),
+    ],
 )
 def test_explain_uses_units_that_people_think_in(project: Path, objective: str, budget: str, outage: str) -> None:
     """The two largest units; fractions only below a second."""

@@ -29,7 +29,7 @@ def test_the_facts_of_an_slo_are_these() -> None:
         expected_events_per_second=Decimal(2),
         labels={"tier": "1", "cluster": "eu"},
         links={"Wiki": "https://wiki.example.com"},
-        alerts=(Alert(Severity.TICKET),),
+        alerts=(Alert(Severity.TICKET, labels={"queue": "web"}, annotations={"chat": "#shop"}),),
     )
     ticket, absent = facts_of(compile_slo(slo)).pop("alerts")
     assert ticket == {
@@ -48,6 +48,8 @@ def test_the_facts_of_an_slo_are_these() -> None:
             }
             for long, short, factor, seconds in (("1d", "2h", "3", "259.2"), ("3d", "6h", "1", "259.2"))
         ],
+        "labels": {"queue": "web"},
+        "annotations": {"chat": "#shop"},
     }
     assert absent == {
         "name": "ShopCheckoutAbsent",
@@ -55,6 +57,8 @@ def test_the_facts_of_an_slo_are_these() -> None:
         "severity": "ticket",
         "hold_seconds": "300",
         "ways": [],
+        "labels": {"queue": "web"},
+        "annotations": {"chat": "#shop"},
     }
     facts = facts_of(compile_slo(slo))
     del facts["alerts"]

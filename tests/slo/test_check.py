@@ -14,6 +14,8 @@ from slo.settings import definitions, load
 from tests.alerts.every_kind import EVERY_KIND, EVERY_OPTION, OTHER_PERIODS, promise
 from tests.contract.places import ROOT
 
+DIFFER = "ids must differ by more than case, - and _"
+
 
 def findings(*slos: Slo) -> tuple[Finding, ...]:
     """What is said about these."""
@@ -43,16 +45,24 @@ def test_two_ids_that_are_spelled_alike_are_found() -> None:
     one = replace(promise("c-d"), service="aa-bb", alerts=())
     other = replace(promise("bb-c-d"), service="aa", alerts=())
     assert told(one, other) == [
-        ("problem", "aa-bb/c-d", "has the id 'aa-bb-c-d', as aa/bb-c-d has; ids must be unique"),
-        ("problem", "aa/bb-c-d", "has the id 'aa-bb-c-d', as aa-bb/c-d has; ids must be unique"),
+        ("problem", "aa-bb/c-d", f"has the id 'aa-bb-c-d', as aa/bb-c-d has; {DIFFER}"),
+        ("problem", "aa/bb-c-d", f"has the id 'aa-bb-c-d', as aa-bb/c-d has; {DIFFER}"),
     ]
 
 
 def test_ids_that_differ_by_case_alone_are_found() -> None:
     """Their files would be one file on a disk that does not tell case."""
     assert [(subject, text) for _, subject, text in told(promise("Any", alerts=()), promise("any", alerts=()))] == [
-        ("shop/Any", "has the id 'shop-Any', as shop/any has; ids must be unique"),
-        ("shop/any", "has the id 'shop-any', as shop/Any has; ids must be unique"),
+        ("shop/Any", f"has the id 'shop-Any', as shop/any has; {DIFFER}"),
+        ("shop/any", f"has the id 'shop-any', as shop/Any has; {DIFFER}"),
+    ]
+
+
+def test_ids_that_differ_by_a_separator_alone_are_found() -> None:
+    """Kubernetes names know no `_`: of two PrometheusRule objects with one name, the second would replace the first."""
+    assert told(promise("x-y"), promise("x_y", alert_name="Other")) == [
+        ("problem", "shop/x-y", f"has the id 'shop-x-y', as shop/x_y has; {DIFFER}"),
+        ("problem", "shop/x_y", f"has the id 'shop-x_y', as shop/x-y has; {DIFFER}"),
     ]
 
 
@@ -73,8 +83,8 @@ def test_alert_names_that_differ_by_case_alone_are_found() -> None:
 
 
 def test_separators_vanish_from_alert_names() -> None:
-    """`x-y` and `x_y` are different ids with the same alerts."""
-    assert {text.split("'")[1] for _, _, text in told(promise("x-y"), promise("x_y"))} == {
+    """`x-y` and `x.y` are different ids with the same alerts."""
+    assert {text.split("'")[1] for _, _, text in told(promise("x-y"), promise("x.y"))} == {
         "ShopXYPage",
         "ShopXYTicket",
         "ShopXYAbsent",
@@ -85,9 +95,9 @@ def test_three_that_share_are_told_of_each_other() -> None:
     """Everybody who must change something is named."""
     three = [promise("a.a", alerts=()), promise("a.A", alerts=()), promise("A.A", alerts=())]
     assert [text for _, _, text in told(*three)] == [
-        "has the id 'shop-A.A', as shop/a.a, shop/a.A has; ids must be unique",
-        "has the id 'shop-a.A', as shop/a.a, shop/A.A has; ids must be unique",
-        "has the id 'shop-a.a', as shop/a.A, shop/A.A has; ids must be unique",
+        f"has the id 'shop-A.A', as shop/a.a, shop/a.A has; {DIFFER}",
+        f"has the id 'shop-a.A', as shop/a.a, shop/A.A has; {DIFFER}",
+        f"has the id 'shop-a.a', as shop/a.A, shop/A.A has; {DIFFER}",
     ]
 
 
@@ -133,14 +143,14 @@ def test_problems_come_before_warnings_and_all_in_one_run() -> None:
         promise("dup", alerts=()),
         promise("DUP", alerts=()),
         promise("b-b", alerts=(Alert(Severity.PAGE),)),
-        promise("b_b", alerts=(Alert(Severity.PAGE),)),
+        promise("b.b", alerts=(Alert(Severity.PAGE),)),
     )
     assert [(finding.level, finding.subject) for finding in found] == [
         (Level.PROBLEM, "shop/DUP"),
         (Level.PROBLEM, "shop/b-b"),
         (Level.PROBLEM, "shop/b-b"),
-        (Level.PROBLEM, "shop/b_b"),
-        (Level.PROBLEM, "shop/b_b"),
+        (Level.PROBLEM, "shop/b.b"),
+        (Level.PROBLEM, "shop/b.b"),
         (Level.PROBLEM, "shop/dup"),
         (Level.WARNING, "shop/any"),
     ]
