@@ -153,6 +153,7 @@ def play(  # noqa: PLR0913 - each has a default
     texts: Iterable[tuple[str, timedelta]] = (),
     scrape: timedelta = SCRAPE,
     every: timedelta = SCRAPE,
+    coarse_after: timedelta = timedelta(0),
     change: Callable[[dict[str, Any]], None] | None = None,
     more_rules: Sequence[Mapping[str, Any]] = (),
 ) -> Answers:
@@ -166,11 +167,13 @@ def play(  # noqa: PLR0913 - each has a default
         texts: Names of alerts, and when: their rendered annotations.
         scrape: Time from one sample to the next.
         every: How often the rules run.
+        coarse_after: When in its interval the coarse group runs; Prometheus spreads groups over their intervals.
         change: Changes the parsed rule file.
         more_rules: Further rule groups, after ours.
     """
     compiled = slo if isinstance(slo, CompiledSlo) else compile_slo(slo)
-    rules = {"groups": [*guarded(rule_groups(compiled, LINKS), compiled.policy, every), *more_rules]}
+    ours = guarded(rule_groups(compiled, LINKS), compiled.policy, every, coarse_after)
+    rules: dict[str, Any] = {"groups": [*ours, *more_rules]}
     if change:
         change(rules)
     asked, told = list(dict.fromkeys(ask)), list(dict.fromkeys(texts))
@@ -183,9 +186,7 @@ def play(  # noqa: PLR0913 - each has a default
             {
                 "interval": names.duration(scrape),
                 "input_series": [{"series": s, "values": _notation(v)} for s, v in series.items()],
-                "promql_expr_test": [
-                    {"expr": expr, "eval_time": _moment(at), "exp_samples": []} for expr, at in asked
-                ],
+                "promql_expr_test": [{"expr": expr, "eval_time": _moment(at), "exp_samples": []} for expr, at in asked],
                 "alert_rule_test": [
                     {"alertname": name, "eval_time": _moment(at), "exp_alerts": []} for name, at in told
                 ],
@@ -208,13 +209,16 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False)
 
 
-def guarded(groups: Sequence[Mapping[str, Any]], policy: Policy, every: timedelta) -> list[dict[str, Any]]:
+def guarded(
+    groups: Sequence[Mapping[str, Any]], policy: Policy, every: timedelta, after: timedelta
+) -> list[dict[str, Any]]:
     """The groups, with values of the coarse one at its own interval only."""
     fine, coarse = groups
-    seconds = names.number(policy.coarse_interval.total_seconds())
+    seconds, turn = (names.number(length.total_seconds()) for length in (policy.coarse_interval, after))
     if every % policy.coarse_interval == timedelta(0):
         return [dict(fine), dict(coarse)]
-    rules = [{**r, "expr": f"(\n{r['expr']}\n)\nand on () (vector(time()) % {seconds} == 0)"} for r in coarse["rules"]]
+    now = f"vector(time()) % {seconds} == {turn}"
+    rules = [{**rule, "expr": f"(\n{rule['expr']}\n)\nand on () ({now})"} for rule in coarse["rules"]]
     return [dict(fine), {**coarse, "rules": rules}]
 
 
@@ -224,31 +228,27 @@ def needed(groups: Sequence[Mapping[str, Any]], exprs: Iterable[str], *, texts: 
     A question about all series needs all rules, one about alerts all alerts; only `texts` need annotations.
     """
     rules = [rule for group in groups for rule in group["rules"]]
-    wanted = {word for expr in exprs for word in _words(expr)}
-    alerts = texts or "ALERTS" in wanted
-    reads = {rule["record"]: _words(rule["expr"]) for rule in rules if "record" in rule}
-    grow = wanted | {word for rule in rules if alerts and "alert" in rule for word in _words(_all_text(rule, texts))}
-    wanted = set(reads) if "__name__" in wanted else set()
-    while grow - wanted:
-        wanted |= grow
-        grow = {word for name in wanted for word in reads.get(name, ())}
+    reads: dict[str, set[str]] = {}
+    for rule in rules:
+        if "record" in rule:  # two rule sets may record one name
+            reads.setdefault(rule["record"], set()).update(_words(rule["expr"]))
+    asked = {word for expr in exprs for word in _words(expr)}
+    alerts = texts or "ALERTS" in asked
+    if alerts:
+        told = [rule for rule in rules if "alert" in rule]
+        asked |= {word for rule in told for word in _words(rule["expr"])}
+        asked |= {word for rule in told if texts for word in _words(json.dumps(rule["annotations"]))}
+    wanted = set(reads) if "__name__" in asked else set[str]()
+    while grown := asked - wanted:
+        wanted |= grown
+        asked = {word for name in grown for word in reads.get(name, ())}
     kept = [
-        {**group, "rules": [_shortened(r, texts) for r in group["rules"] if r.get("record") in wanted or _alert(r, alerts)]}
+        {**group, "rules": [r for r in group["rules"] if r.get("record", alerts) in {*wanted, True}]}
         for group in groups
     ]
+    for group in kept:
+        group["rules"] = [{k: v for k, v in r.items() if k != "annotations" or texts} for r in group["rules"]]
     return [group for group in kept if group["rules"]]
-
-
-def _alert(rule: Mapping[str, Any], alerts: bool) -> bool:
-    return alerts and "alert" in rule
-
-
-def _all_text(rule: Mapping[str, Any], texts: bool) -> str:
-    return rule["expr"] + (json.dumps(rule["annotations"]) if texts else "")
-
-
-def _shortened(rule: Mapping[str, Any], texts: bool) -> dict[str, Any]:
-    return {k: v for k, v in rule.items() if k != "annotations" or texts}
 
 
 def _words(expr: str) -> set[str]:
@@ -333,4 +333,3 @@ _UNIT = {"y": 365 * DAY, "w": 7 * DAY, "d": DAY, "h": HOUR, "m": MINUTE, "s": SE
 
 def _length(text: str) -> timedelta:
     return sum((int(n) * _UNIT[unit] for n, unit in re.findall(r"(\d+)(ms|[ywdhms])", text)), timedelta(0))
-
