@@ -64,13 +64,13 @@ slos:
       name: RedemptionAvailability
       page_alert:
         labels:
-          severity: page
           service: redemption
+          severity: page
           slo: availability
       ticket_alert:
         labels:
-          severity: ticket
           service: redemption
+          severity: ticket
           slo: availability
 """
     )
