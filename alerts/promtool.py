@@ -139,37 +139,53 @@ def _absent_cases(alert: CompiledAlert) -> Iterator[Case]:
 
 
 def _burn_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
-    """A burn just above and just below a pair's factor; just above for each way to be right alone, if there are two."""
-    reasons = {way.reason for way in alert.ways if way.windows == pair}
-    if Reason.PEOPLE in reasons:
+    """Even traffic that burns far too fast: for not quite long enough, for long enough, and then no more.
+
+    First only the long window is in the way, at the end only the short one.
+    """
+    limit = pair.factor * compiled.slo.budget_ratio
+    hot = min(2 * _NEAR_MISS, 1 / limit)
+    enough = min(Decimal("1.35"), (1 + hot) / 2)
+    clean = max((_clean(pair, other) for other in alert.pairs if other.long > pair.long), default=pair.long / 2)
+    until_near, until_enough = (_whole(pair.long * float(share / hot)) for share in (_NEAR_MISS, enough))
+    near = _busy(until_near, hot * limit)
+    fires = replace(near, length=until_enough - until_near)
+    cooler = _busy(pair.short + _settle(pair), _NEAR_MISS * limit)
+    name = f"{names.number(pair.factor)} times over {names.duration(pair.long)}"
+    near_miss, fired, mended = list(_ends((_busy(clean, Decimal(0)), near, fires, cooler)))[1:]
+    if _shadowed(alert, pair):
+        yield Case(f"near miss: just below {name}", alert, (_busy(clean, Decimal(0)), near), silent=(near_miss,))
+        return
+    yield Case(
+        f"fires: above {name}; not just below it, over the long or the short window",
+        alert,
+        (_busy(clean, Decimal(0)), near, fires, cooler),
+        firing=(fired,),
+        silent=(near_miss, mended),
+    )
+    if Reason.PEOPLE in {way.reason for way in alert.ways if way.windows == pair}:
         yield from _budget_only_cases(compiled, alert, pair)
         yield from _people_only_cases(compiled, alert, pair)
-    elif not _shadowed(alert, pair):
-        clean = _clean_before(alert, pair)
-        above = _busy(pair.long, min(_FIRES * pair.factor * compiled.slo.budget_ratio, Decimal(1)))
-        yield from _above(alert, pair, "", _busy(clean, Decimal(0)), above)
-    below = _busy(pair.long, _NEAR_MISS * pair.factor * compiled.slo.budget_ratio)
-    name = f"near miss: just below {_factor(pair)}"
-    if pair == alert.pairs[-1]:
-        # Young data is judged as if it had always been like that, so nobody has to wait for the whole long window.
-        brief = replace(below, length=2 * pair.short)
-        yield Case(name, alert, (brief,), silent=(brief.length,))
-    else:
-        clean = _clean_before(alert, pair)
-        yield Case(name, alert, (_busy(clean, Decimal(0)), below), silent=(clean + pair.long,))
+
+
+def _settle(pair: BurnWindows) -> timedelta:
+    """Time for the base window, and for a ticket's coarse recording, to see the last of what went before."""
+    return 10 * MINUTE if pair.severity is Severity.PAGE else HOUR
+
+
+def _whole(length: timedelta) -> timedelta:
+    """The length in steps of ten minutes, at which all rules run."""
+    return length - length % (10 * MINUTE) if length > HOUR else length - length % _STEP
 
 
 def _above(alert: CompiledAlert, pair: BurnWindows, how: str, clean: Phase, above: Phase) -> Iterator[Case]:
-    """Fires at the end of a stretch just above; not at its begin, and no more after its end."""
-    end = clean.length + above.length
-    # When the slowest pair's short window has seen a clean stretch as well, nothing may fire any more.
-    over = alert.pairs[-1].short + 10 * MINUTE
+    """Fires at the end of a stretch just above; not at its begin."""
     yield Case(
-        f"fires: just above {_factor(pair)}{how}; not at its begin, not after its end",
+        f"fires: just above {names.number(pair.factor)} times over {names.duration(pair.long)} {how}; not at its begin",
         alert,
-        (clean, above, replace(above, length=over, bad=Decimal(0))),
-        firing=(end,),
-        silent=(clean.length + pair.long * _BEGIN, end + over),
+        (clean, above),
+        firing=(clean.length + above.length,),
+        silent=(clean.length + pair.long * _BEGIN,),
     )
 
 
@@ -181,7 +197,7 @@ def _budget_only_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWi
     times = burn * longs / (ratio * (longs + 1) - burn)
     quiet = Phase(longs * pair.long, Decimal(_BUSY_EVENTS_PER_MINUTE), Decimal(0))
     sale = Phase(pair.long, (quiet.events_per_minute * times).to_integral_value(), ratio * compiled.slo.budget_ratio)
-    yield from _above(alert, pair, " as far as the budget goes, by the traffic", quiet, sale)
+    yield from _above(alert, pair, "as far as the budget goes, by the traffic", quiet, sale)
 
 
 def _people_only_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWindows) -> Iterator[Case]:
@@ -195,7 +211,7 @@ def _people_only_cases(compiled: CompiledSlo, alert: CompiledAlert, pair: BurnWi
         max(Decimal(_BUSY_EVENTS_PER_MINUTE // 100), enough.to_integral_value()),
         min(ratio, Decimal(1)),
     )
-    yield from _above(alert, pair, " by the ratio, as many people fail", _busy(pair.long / 2, Decimal(0)), night)
+    yield from _above(alert, pair, "by the ratio, as many people fail", _busy(pair.long / 2, Decimal(0)), night)
 
 
 def _shadowed(alert: CompiledAlert, pair: BurnWindows) -> bool:
@@ -204,20 +220,11 @@ def _shadowed(alert: CompiledAlert, pair: BurnWindows) -> bool:
     return any(pair.long < other.long and cost >= other.factor * (other.long // MINUTE) for other in alert.pairs)
 
 
-def _factor(pair: BurnWindows) -> str:
-    return f"{names.number(pair.factor)} times over {names.duration(pair.long)}"
-
-
-def _clean_before(alert: CompiledAlert, pair: BurnWindows) -> timedelta:
-    slower = [other for other in alert.pairs if other.long > pair.long]
-    return max((_clean(pair, other) for other in slower), default=pair.short)
-
-
 def _clean(pair: BurnWindows, slower: BurnWindows) -> timedelta:
-    """A clean stretch so long that a slower pair does not reach its factor when this one does; if there is one."""
-    times = _FIRES * pair.factor / (_NEAR_MISS * slower.factor) - 1
-    wanted = pair.long * float(times)
-    return min(wanted - wanted % (10 * MINUTE) + 10 * MINUTE, slower.long - pair.long)
+    """A clean stretch so long that a slower pair does not reach its factor while this one does; if there is one."""
+    cost = Decimal("1.5") * pair.factor if slower.long / pair.long > pair.factor / slower.factor else pair.factor
+    wanted = pair.long * max(float(cost / slower.factor) - 0.5, 0.5)
+    return min(wanted - wanted % HOUR + HOUR, slower.long)
 
 
 def _busy(length: timedelta, bad: Decimal) -> Phase:
@@ -229,28 +236,27 @@ def _people_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]
     minimum = compiled.slo.people_bad_events_min
     pair = alert.pairs[0]
     bad_share = max(Decimal("0.5"), min(Decimal(1), 2 * pair.factor * compiled.slo.budget_ratio))
-    clean = pair.long / 2
-    burst = 10 * MINUTE
-    end = clean + pair.long + burst - _STEP
-
-    def failing(length: timedelta, bad_events: int) -> Phase:
-        return Phase(length, bad_events / bad_share / Decimal(length // MINUTE), bad_share)
-
+    settle = 10 * MINUTE
+    clean, end = _busy(pair.long / 2, Decimal(0)), pair.long / 2 + pair.long + settle - _STEP
     # A little longer than the window, so that the busy time before has left it.
-    night = failing(pair.long, minimum + 5)
+    night = Phase(pair.long + settle, (minimum + 5) / bad_share / (pair.long // MINUTE), bad_share)
     yield Case(
         "fires: many people fail, though the budget hardly moves",
         alert,
-        (_busy(clean, Decimal(0)), replace(night, length=pair.long + burst)),
+        (clean, night),
         firing=(end,),
         counts_events=True,
     )
+    # All within one base window, in which the rules count exactly however seldom they run: rates make 4 events 5.
+    quiet = Phase(alert.pairs[-1].long + settle + MINUTE, Decimal("0.2"), Decimal(0))
+    few = minimum * 3 // 5
+    burst = Phase(2 * MINUTE, few / bad_share / 2, bad_share)
+    moment = clean.length + quiet.length + 4 * MINUTE
     yield Case(
-        "near miss: too few fail to wake somebody, though all at once",
+        f"near miss: {few} fail at once, too few to wake somebody",
         alert,
-        (_busy(clean, Decimal(0)), Phase(pair.long, Decimal("0.2"), Decimal(0)), failing(burst, minimum - 5)),
-        silent=(end, end + _STEP),
-        counts_events=True,
+        (clean, quiet, burst, replace(quiet, length=settle)),
+        silent=(moment, moment + 5 * MINUTE),
     )
 
 
@@ -260,10 +266,10 @@ def _rekindled_cases(alert: CompiledAlert) -> Iterator[Case]:
     outage = _busy(fast.long, Decimal(1))
     clean = replace(outage, length=2 * fast.long, bad=Decimal(0))
     # So long that the slow pair's short window forgets, and so short that the fast pair's long one does not.
-    night = Phase(slow.short + 10 * MINUTE, Decimal(1), Decimal(0))
+    night = Phase(slow.short + 12 * MINUTE, Decimal(1), Decimal(0))
     stray = Phase(MINUTE, Decimal(1), Decimal(1))
     struck = clean.length + outage.length
-    moment = struck + night.length + 4 * MINUTE
+    moment = struck + night.length + 3 * MINUTE
     yield Case(
         "near miss: a stray error in a quiet night, soon after many people failed",
         alert,
@@ -282,20 +288,20 @@ def _sale_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     before = Phase(
         slow.long * float(slow.factor * Decimal("1.5")), Decimal(_BUSY_EVENTS_PER_MINUTE // 1000), Decimal(0)
     )
-    good = _busy(fast.long - slow.short - settle, budget / 2)
+    good = _busy(fast.long - slow.short - settle, budget * Decimal("0.7"))
     wavering = _busy(slow.short + settle, budget * _FIRES)
     outage = _busy(fast.long / 4, min(5 * fast.factor * budget, Decimal(1)))
     mended = _busy(slow.short + 2 * settle, budget * _NEAR_MISS)
-    after = replace(before, length=slow.short + settle, bad=2 * budget)
+    after = replace(before, length=slow.short + 2 * settle, bad=2 * budget)
     # Where the objective is not just the slow pair's limit: a little above it for all of the fast pair's long window.
     violated = (replace(wavering, length=good.length + settle),) if slow.factor > 1 else ()
-    phases = (before, good, wavering, *violated, outage, mended, after)
-    short_only, *fires, long_only, cheap = list(_ends(phases))[2:]
+    phases = (before, good, wavering, *violated, outage, mended, outage, after)
+    short_only, *fires, long_only, again, cheap = list(_ends(phases))[2:]
     yield Case(
         "fires: an outage in a sale; not while it meets its objective over a long or a short window, nor for little",
         alert,
         phases,
-        firing=tuple(fires),
+        firing=(*fires, again),
         silent=(short_only, long_only, cheap),
     )
 
@@ -326,7 +332,7 @@ def _stray_error_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[
         f"near miss: {few}",
         alert,
         phases(minimum - 1),
-        silent=(moment, moment + 3 * MINUTE, moment + 10 * MINUTE),
+        silent=(moment, moment + MINUTE * 3 / 2, moment + 3 * MINUTE, moment + 10 * MINUTE),
         counts_events=True,
     )
     if minimum * 60 > _quiet_limit(compiled, alert):
