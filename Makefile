@@ -40,7 +40,7 @@ demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager toxiproxy-
 	$(BIN)/python -m drills.demo
 
 test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 ##@ Before a commit
 

@@ -108,7 +108,7 @@ def _cases(compiled: CompiledSlo) -> Iterator[Case]:
                 yield from _burn_cases(compiled, alert, pair)
             if Reason.PEOPLE in reasons:
                 yield from _people_cases(compiled, alert)
-                yield from _rekindled_cases(alert)
+                yield from _rekindled_cases(compiled, alert)
             if Reason.BUDGET in reasons:
                 yield from _sale_cases(compiled, alert)
                 yield from _stray_error_cases(compiled, alert)
@@ -260,9 +260,11 @@ def _people_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]
     )
 
 
-def _rekindled_cases(alert: CompiledAlert) -> Iterator[Case]:
+def _rekindled_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     """Many people failed by day, and the long windows still know; a stray error in a quiet night wakes nobody."""
     fast, slow = alert.pairs[0], alert.pairs[-1]
+    if compiled.slo.people_bad_events_min < 2 * (slow.long // slow.short):
+        return  # where so few are many, one in a short window is
     outage = _busy(fast.long, Decimal(1))
     clean = replace(outage, length=2 * fast.long, bad=Decimal(0))
     # So long that the slow pair's short window forgets, and so short that the fast pair's long one does not.
@@ -285,14 +287,14 @@ def _sale_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     budget = compiled.slo.budget_ratio
     settle = slow.short / 6
     # So little traffic for so long that the sale's traffic alone burns above every factor.
-    before = Phase(
-        slow.long * float(slow.factor * Decimal("1.5")), Decimal(_BUSY_EVENTS_PER_MINUTE // 1000), Decimal(0)
-    )
+    hours = slow.long // HOUR * slow.factor * Decimal("1.5")
+    before = Phase(math.ceil(hours) * HOUR, Decimal(_BUSY_EVENTS_PER_MINUTE // 1000), Decimal(0))
     good = _busy(fast.long - slow.short - settle, budget * Decimal("0.7"))
     wavering = _busy(slow.short + settle, budget * _FIRES)
     outage = _busy(fast.long / 4, min(5 * fast.factor * budget, Decimal(1)))
     mended = _busy(slow.short + 2 * settle, budget * _NEAR_MISS)
-    after = replace(before, length=slow.short + 2 * settle, bad=2 * budget)
+    over_objective = min(Decimal(2), (1 + slow.factor) / 2) if slow.factor > 1 else Decimal(2)
+    after = replace(before, length=slow.short + 2 * settle, bad=over_objective * budget)
     # Where the objective is not just the slow pair's limit: a little above it for all of the fast pair's long window.
     violated = (replace(wavering, length=good.length + settle),) if slow.factor > 1 else ()
     phases = (before, good, wavering, *violated, outage, mended, outage, after)
