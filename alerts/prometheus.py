@@ -180,7 +180,9 @@ def _budget_left(alert: CompiledAlert, compiled: CompiledSlo) -> str:
     burn, remaining = compiled.named(names.ERROR_BUDGET_BURN, long), compiled.named(names.ERROR_BUDGET_REMAINING)
     spent = _figure(f"{burn} * {names.number(long.total_seconds())} / {seconds}", "humanizePercentage")
     left = _figure(remaining, "humanizePercentage")
-    until_empty = f"({remaining} > 0) * {seconds} / on (sloth_id) ({burn} > 0)"
+    # One value each, also while a label of the series has just changed and two live on.
+    one_left, one_burn = (f"max by (sloth_id) ({series})" for series in (remaining, burn))
+    until_empty = f"({one_left} > 0) * {seconds} / ({one_burn} > 0)"
     return (
         f"{spent} of the error budget of {_period(compiled)} went in {window}; {left} was left some minutes ago"
         f"{{{{ with query `{until_empty}` }}}}, gone in {{{{ . | first | value | humanizeDuration }}}} at this burn"
