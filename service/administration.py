@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,13 @@ import asyncpg
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 _LOCK = 7_164_051_263  # any number; whoever migrates this ledger takes the same one
-_LOGIN = "redemption_service"
+_POLL_SECONDS = 0.2
+# Long enough to slip in between the ledger's calls, and for a cleaning of Postgres's own to give way (deadlock_timeout,
+# 1 s); short enough that nobody who waits behind it times out.
+_LOCK_MILLISECONDS_MAX = 1200
+_CONCURRENT_MILLISECONDS_MAX = 10_000  # nobody waits behind those
+_LOCK_ATTEMPTS_MAX = 30
+_OUTSIDE = "-- outside a transaction"
 
 
 class MigrationError(Exception):
@@ -39,6 +46,11 @@ class Migration:
     sql: str
 
     @property
+    def transactional(self) -> bool:
+        """Whether it is one transaction, as it is unless its first line says otherwise."""
+        return not self.sql.startswith(_OUTSIDE)
+
+    @property
     def sha256(self) -> bytes:
         """Recorded with it, so that a step that was applied and then changed is found out."""
         return hashlib.sha256(self.sql.encode()).digest()
@@ -52,47 +64,94 @@ def migrations() -> tuple[Migration, ...]:
 
 
 async def migrate(url: str) -> tuple[str, ...]:
-    """Bring a database to the newest schema; returns the names of the steps that were applied.
+    """Bring a database to the newest schema, while the service goes on; returns the names of the applied steps.
 
-    Each step is one transaction, recorded in it. Forward only: a wrong step is corrected by a new one.
+    Each step is one transaction, recorded in it. A step whose first line says so runs outside a transaction, statement
+    by statement, and can be run again when it was interrupted. Forward only: a wrong step is corrected by a new one.
 
     Args:
         url: A login that may create roles and a schema.
 
     Raises:
-        MigrationError: An applied step was changed since, or the database is newer than this program.
+        MigrationError: An applied step was changed since, the database is newer than this program, or the ledger is
+            so busy that a step found no moment for itself.
     """
     async with _connection(url) as connection:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)  # held until the connection ends
+        await _alone(connection)
         await connection.execute((MIGRATIONS / "bootstrap.sql").read_text("utf-8"))
         rows = await connection.fetch("SELECT number, name, sha256 FROM ledger.migrations ORDER BY number")
         applied = {row["number"]: row for row in rows}
         _check(applied)
         fresh = [step for step in migrations() if step.number not in applied]
         for step in fresh:
-            async with connection.transaction():
-                await connection.execute(step.sql)
-                await connection.execute(
-                    "INSERT INTO ledger.migrations (number, name, sha256) VALUES ($1, $2, $3)",
-                    step.number,
-                    step.name,
-                    step.sha256,
-                )
+            await _patiently(connection, step)
         return tuple(step.name for step in fresh)
+
+
+async def _alone(connection: Any) -> None:  # noqa: ANN401 - asyncpg has no types
+    """Take the lock of migrations, which is held until the connection ends.
+
+    Not by waiting in the database: an index that is built concurrently waits for everybody who waits there.
+    """
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110 - the server knows
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _patiently(connection: Any, step: Migration) -> None:  # noqa: ANN401 - as above
+    """Apply a step. It asks for its locks for a moment only: behind a lock that waits, all the ledger's calls wait."""
+    await connection.execute(f"SET lock_timeout = '{_LOCK_MILLISECONDS_MAX}ms'")
+    for attempt in range(1, _LOCK_ATTEMPTS_MAX + 1):
+        try:
+            await _apply(connection, step)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            # Randomly, so as not to keep step with whatever holds the lock.
+            await asyncio.sleep(_POLL_SECONDS * attempt * (1 + secrets.randbelow(100) / 100))
+        else:
+            return
+    raise MigrationError(f"migration {step.name} found no moment without a long transaction; nothing of it was applied")
+
+
+async def _apply(connection: Any, step: Migration) -> None:  # noqa: ANN401 - as above
+    if step.transactional:
+        async with connection.transaction():
+            await connection.execute(step.sql)
+            await _record(connection, step)
+        return
+    await connection.execute(f"SET lock_timeout = '{_CONCURRENT_MILLISECONDS_MAX}ms'")
+    for statement in step.sql.split(";\n"):
+        if statement.strip():
+            await connection.execute(statement)
+    await _record(connection, step)
+
+
+async def _record(connection: Any, step: Migration) -> None:  # noqa: ANN401 - as above
+    await connection.execute(
+        "INSERT INTO ledger.migrations (number, name, sha256) VALUES ($1, $2, $3)", step.number, step.name, step.sha256
+    )
 
 
 async def provision(url: str) -> str:
     """Migrate, make a login for the service with a fresh password, and return its URL."""
     await migrate(url)
+    return await _login(url, "redemption_service", ("redemption_app",))
+
+
+async def provision_worker(url: str) -> str:
+    """The same for the worker, which also keeps the ledger in order and verifies it."""
+    await migrate(url)
+    return await _login(url, "redemption_worker", ("redemption_app", "redemption_upkeep", "redemption_auditor"))
+
+
+async def _login(url: str, name: str, roles: Sequence[str]) -> str:
     password = secrets.token_urlsafe(24)
     async with _connection(url) as connection:
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", _LOGIN):
-            await connection.execute(f"CREATE ROLE {_LOGIN} LOGIN IN ROLE redemption_app")
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", name):
+            await connection.execute(f"CREATE ROLE {name} LOGIN IN ROLE {', '.join(roles)}")
         # A password cannot be a parameter; this one is made of letters, digits, _ and - only.
-        await connection.execute(f"ALTER ROLE {_LOGIN} PASSWORD '{password}'")
+        await connection.execute(f"ALTER ROLE {name} PASSWORD '{password}'")
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{_LOGIN}:{quote(password)}@{host}"))
+    return urlunsplit(parts._replace(netloc=f"{name}:{quote(password)}@{host}"))
 
 
 async def accrue(url: str, account_id: str, points: int, *, reference: str | None = None) -> int:

@@ -2,15 +2,18 @@
 --
 --   redemption_owner   owns every object and every function body; nobody logs in as it
 --   redemption_app     what the service may do: call functions and read views, no table at all; logins are its members
+--   redemption_upkeep  what the worker may do on top: end holds and lots, seal the hash chain
+--   redemption_auditor may read everything and change nothing: verifies the ledger
 
 DO $$
+DECLARE
+    role text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'redemption_owner') THEN
-        CREATE ROLE redemption_owner NOLOGIN;
-    END IF;
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'redemption_app') THEN
-        CREATE ROLE redemption_app NOLOGIN;
-    END IF;
+    FOREACH role IN ARRAY ARRAY['redemption_owner', 'redemption_app', 'redemption_upkeep', 'redemption_auditor'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role);
+        END IF;
+    END LOOP;
     -- A managed database's master user is no superuser: it may act as a role only as its member.
     -- Since Postgres 16 its maker may grant a role, but not act as it.
     IF NOT pg_has_role(
