@@ -21,7 +21,7 @@ from slo import conventions as names
 from slo import promql
 from slo.artefacts import Artefact
 from slo.compile import CompiledSlo
-from slo.model import Events, Freshness, Latency, Queries, RatioQuery, Severity, Slo, TimeSlice
+from slo.model import Events, Freshness, Latency, Queries, RatioQuery, Recency, Severity, Slices, Slo, TimeSlice
 from slo.sli import over_window, worst_value
 from slo.windows import DAY, HOUR, MINUTE, BurnWindows, CalendarMonth, Policy, policy
 
@@ -169,11 +169,11 @@ def _measured(slo: Slo, of: Policy) -> tuple[dict[str, Any], str, dict[str, Any]
         case TimeSlice(bad_above=above, bad_below=below) as sli:
             judged = {"op": "gte", "value": below} if above is None else {"op": "lte", "value": above}
             return _source(worst_value(sli)), "Timeslices", {**judged, **_slices(sli)}
-        case Freshness(age_max_seconds=age) as sli:
+        case Freshness(age_max_seconds=age) | Recency(age_max_seconds=age) as sli:
             return _source(worst_value(sli)), "Timeslices", {"op": "lte", "value": age, **_slices(sli)}
 
 
-def _slices(sli: TimeSlice | Freshness) -> dict[str, Any]:
+def _slices(sli: Slices) -> dict[str, Any]:
     # A slice is bad when the condition is violated at any time in it, so all of a good slice is good.
     return {"timeSliceTarget": 1, "timeSliceWindow": _shorthand(timedelta(seconds=sli.slice_seconds))}
 

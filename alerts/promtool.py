@@ -18,7 +18,7 @@ from slo import conventions as names
 from slo import promql
 from slo.compile import AlertKind, CompiledAlert, CompiledSlo, Reason
 from slo.metrics import Selection
-from slo.model import Events, Freshness, Latency, Severity, TimeSlice
+from slo.model import Events, Freshness, Latency, Recency, Severity, Slices, TimeSlice
 from slo.windows import DAY, HOUR, MINUTE, BurnWindows, Policy
 
 # So many that no minimum of bad events is in the way: the cases for the minima have their own traffic.
@@ -95,13 +95,13 @@ def _interval(case: Case, policy: Policy) -> timedelta:
 
 def _cases(compiled: CompiledSlo) -> Iterator[Case]:
     sli = compiled.slo.sli
-    if not isinstance(sli, Events | Latency | TimeSlice | Freshness):
+    if not isinstance(sli, Events | Latency | Slices):
         return
     for alert in compiled.alerts:
         reasons = {way.reason for way in alert.ways}
         if alert.kind is AlertKind.ABSENT:
             yield from _absent_cases(alert)
-        elif isinstance(sli, TimeSlice | Freshness):
+        elif isinstance(sli, Slices):
             yield from _slice_cases(compiled, alert)
         else:
             for pair in alert.pairs:
@@ -350,7 +350,7 @@ def _quiet_limit(compiled: CompiledSlo, alert: CompiledAlert) -> Decimal:
 def _slice_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     """Slices are bad or good as a whole: one more and one less than the quickest pair needs."""
     sli = compiled.slo.sli
-    assert isinstance(sli, TimeSlice | Freshness), "the caller has looked"
+    assert isinstance(sli, Slices), "the caller has looked"
     slice_length = timedelta(seconds=sli.slice_seconds)
     needed = min(
         max(
@@ -369,13 +369,17 @@ def _slice_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
     # minimum decides, less will do.
     longs = [pair.long for pair in alert.pairs]
     clean = min(longs) if near < compiled.slo.budget_bad_events_min else max(longs)
+    if isinstance(sli, Recency):
+        # promtool's time begins at 0, so what was never done is late only from here on.
+        clean = max(clean, timedelta(seconds=sli.age_max_seconds) + step)
     # A ticket waits for the coarse recording.
     settle = 2 * compiled.policy.coarse_interval if alert.severity is Severity.TICKET else timedelta(0)
 
     def phases(bad_slices: int) -> tuple[Phase, ...]:
         # A slice holds the sample at its end, not the one at its begin.
         bad = Phase(bad_slices * slice_length, Decimal(1), Decimal(1))
-        return Phase(clean + step, Decimal(1), Decimal(0)), bad, Phase(20 * MINUTE, Decimal(1), Decimal(0))
+        after = Phase(20 * MINUTE, Decimal(1), Decimal(0))
+        return (Phase(clean + step, Decimal(1), Decimal(0)), *([bad] if bad_slices else []), after)
 
     yield Case(
         f"fires: {fires} bad slices",
@@ -384,14 +388,15 @@ def _slice_cases(compiled: CompiledSlo, alert: CompiledAlert) -> Iterator[Case]:
         firing=(clean + fires * slice_length + settle,),
         counts_events=True,
     )
-    if near > 0:
-        yield Case(
-            f"near miss: {near} bad slices",
-            alert,
-            phases(near),
-            silent=(clean + near * slice_length + settle,),
-            counts_events=True,
-        )
+    # Where a few bad slices are too many already, the near miss is none, with the condition at its very limit.
+    near = max(near, 0)
+    yield Case(
+        f"near miss: {near or 'no'} bad slices",
+        alert,
+        phases(near),
+        silent=(clean + near * slice_length + settle,),
+        counts_events=True,
+    )
 
 
 # --- as promtool reads it -------------------------------------------------------------------------------------------
@@ -412,7 +417,7 @@ def _figures_tests(compiled: CompiledSlo) -> Iterator[dict[str, Any]]:
 
     Every value of every label that is selected has a part in it, and beside them series run that are not selected.
     """
-    slices = isinstance(compiled.slo.sli, TimeSlice | Freshness)
+    slices = isinstance(compiled.slo.sli, Slices)
     ratio = Decimal(0) if slices else compiled.slo.budget_ratio / 2
     phase = Phase(HOUR / 2, Decimal(_BUSY_EVENTS_PER_MINUTE), ratio)
     burn = ratio / compiled.slo.budget_ratio
@@ -473,14 +478,16 @@ def _check(alert: CompiledAlert, moment: timedelta, *, firing: bool) -> dict[str
 def _step(compiled: CompiledSlo) -> timedelta:
     """Time between samples; a slice needs one of its own."""
     sli = compiled.slo.sli
-    return min(_STEP, timedelta(seconds=sli.slice_seconds)) if isinstance(sli, TimeSlice | Freshness) else _STEP
+    return min(_STEP, timedelta(seconds=sli.slice_seconds)) if isinstance(sli, Slices) else _STEP
 
 
 def _input_series(phases: tuple[Phase, ...], compiled: CompiledSlo) -> list[dict[str, str]]:
     return [{"series": series, "values": values} for series, values in _input(phases, compiled).items()]
 
 
-def _input(phases: tuple[Phase, ...], compiled: CompiledSlo) -> dict[str, str]:
+def _input(  # noqa: PLR0911 - one for each kind
+    phases: tuple[Phase, ...], compiled: CompiledSlo
+) -> dict[str, str]:
     """Series in promtool's notation, `0+600x60` say: a begin, a step, a number of steps."""
     if not phases:
         return {}
@@ -511,6 +518,8 @@ def _input(phases: tuple[Phase, ...], compiled: CompiledSlo) -> dict[str, str]:
         case Freshness():
             # promtool's time begins at 0: what waits since second 1 is late for as long as the phase is bad.
             return {promql.series(_one(sli.oldest)): _gauge(phases, _step(compiled), good=Decimal(0), bad=Decimal(1))}
+        case Recency():
+            return {promql.series(_one(sli.last)): _times(phases, _step(compiled))}
         case _:
             return {}
 
@@ -593,6 +602,18 @@ def _gauge(phases: tuple[Phase, ...], step: timedelta, *, good: Decimal, bad: De
         _gone(count) if phase.gone else f"{names.number(bad if phase.bad else good)}+0x{count - 1}"
         for phase, count in steps
     )
+
+
+def _times(phases: tuple[Phase, ...], step: timedelta) -> str:
+    """When it was last done: just now, or in a bad phase never."""
+    seconds, passed = int(step.total_seconds()), 0
+    parts = []
+    for phase in phases:
+        steps = phase.length // step
+        done = "0+0" if phase.bad else f"{passed * seconds}+{seconds}"
+        parts.append(_gone(steps) if phase.gone else f"{done}x{steps - 1}")
+        passed += steps
+    return " ".join(parts)
 
 
 def _gone(steps: int) -> str:

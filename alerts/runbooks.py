@@ -26,8 +26,10 @@ from slo.model import (
     Latency,
     Queries,
     RatioQuery,
+    Recency,
     Severity,
     Sli,
+    Slices,
     TimeSlice,
     period_text,
 )
@@ -130,7 +132,7 @@ def _burn(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> Iterator
     yield "## Diagnosis"
     yield from map(str, _diagnosis(compiled))
     yield "## Mitigation"
-    yield _steps(_BURN_STEPS[type(compiled.slo.sli)])
+    yield _steps(_NEVER_STEPS if _must_never_be(compiled) else _BURN_STEPS[type(compiled.slo.sli)])
     yield _NO_REPAIRS
     yield from _silence(alert, compiled)
     yield "## Escalation"
@@ -153,7 +155,7 @@ def _period(compiled: CompiledSlo) -> str:
     return ("the " if compiled.policy.calendar_month else "") + period_text(compiled.slo.window)
 
 
-def _bad_event(sli: Sli) -> str:
+def _bad_event(sli: Sli) -> str:  # noqa: PLR0911 - one for each kind
     match sli:
         case Events():
             bad, every = promql.series(sli.bad), promql.series(sli.all)
@@ -172,6 +174,11 @@ def _bad_event(sli: Sli) -> str:
                 f"A bad event is a slice of {sli.slice_seconds} s in which the oldest thing in "
                 f"`{promql.series(sli.oldest)}` had waited for more than "
                 f"{names.duration(timedelta(seconds=sli.age_max_seconds))}."
+            )
+        case Recency():
+            return (
+                f"A bad event is a slice of {sli.slice_seconds} s in which the time in `{promql.series(sli.last)}` was "
+                f"more than {names.duration(timedelta(seconds=sli.age_max_seconds))} ago; 0 stands for never."
             )
         case Queries():
             return "Bad events and all events are counted by the two queries under Diagnosis."
@@ -202,7 +209,7 @@ def _ways(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
             "**The budget goes.** Bad events come faster than the factor times the pace that would use the "
             f"budget up exactly at the end of {_period(compiled)}, at the period's mean traffic; the "
             "objective is violated in both windows; and the long one has at least "
-            f"{slo.budget_bad_events_min} bad events."
+            f"{slo.budget_bad_events_min} bad event{'s' if slo.budget_bad_events_min > 1 else ''}."
         ),
         Reason.PEOPLE: (
             f"**{many}.** The share of bad events is above the error ratio in the table, and the long window "
@@ -253,7 +260,13 @@ def _events(compiled: CompiledSlo) -> Decimal | None:
 
 
 def _slice_seconds(sli: Sli) -> int | None:
-    return sli.slice_seconds if isinstance(sli, TimeSlice | Freshness) else None
+    return sli.slice_seconds if isinstance(sli, Slices) else None
+
+
+def _must_never_be(compiled: CompiledSlo) -> bool:
+    """Whether one bad slice is more than the budget: a thing that must not be, whatever the load and the workers."""
+    events = _events(compiled)
+    return isinstance(compiled.slo.sli, TimeSlice) and events is not None and events * compiled.slo.budget_ratio < 1
 
 
 def _noun(sli: Sli) -> str:
@@ -313,6 +326,10 @@ def _diagnosis(compiled: CompiledSlo) -> Iterator[_Query]:
             oldest = f"{promql.series(sli.oldest)} > 0"
             yield _Query("Seconds that the oldest has waited; no answer when nothing waits:", f"time() - min({oldest})")
             yield _Query("Who reports it:", f"topk({_WORST_SHOWN}, time() - ({oldest}))")
+        case Recency():
+            last = promql.series(sli.last)
+            yield _Query("Seconds since it was last done; more than a year stands for never:", f"time() - max({last})")
+            yield _Query("Who did it, and when, latest first; 0 stands for never:", f"topk({_WORST_SHOWN}, {last})")
         case Queries():
             yield _Query(f"Bad events per second, over {base}:", WINDOW_PLACEHOLDER.sub(base, sli.bad.strip()))
             yield _Query(f"All events per second, over {base}:", WINDOW_PLACEHOLDER.sub(base, sli.all.strip()))
@@ -425,7 +442,21 @@ _BURN_STEPS: dict[type[Sli], tuple[_Step, ...]] = {
     RatioQuery: _EVENT_STEPS,
     TimeSlice: _SLICE_STEPS,
     Freshness: _SLICE_STEPS,
+    Recency: _SLICE_STEPS,
 }
+_NEVER_STEPS = (
+    _Step(
+        "Keep the evidence: a copy of the data and the logs, before anything is repaired or restarted",
+        "always, and first",
+        "none; a restart may clear the series, and with it this alert, while what is wrong stays wrong",
+    ),
+    _UNDO,
+    _Step(
+        "Take out of service what makes it worse",
+        "there is more of it at every look",
+        "its users get no answer, which pages as an outage of its own",
+    ),
+)
 _ABSENT_STEPS = (
     _Step(
         "Bring the service back",
@@ -579,6 +610,8 @@ def _source(sli: Sli) -> str | None:
             return promql.series(sli.gauge)
         case Freshness():
             return promql.series(sli.oldest)
+        case Recency():
+            return promql.series(sli.last)
         case Queries() | RatioQuery():
             return None
 

@@ -15,7 +15,18 @@ from typing import Any
 from slo import conventions as names
 from slo.artefacts import Artefact
 from slo.compile import CompiledAlert, CompiledSlo, Reason, Way
-from slo.model import RESERVED_LABELS, Events, Freshness, Latency, Queries, RatioQuery, Sli, TimeSlice, period_text
+from slo.model import (
+    RESERVED_LABELS,
+    Events,
+    Freshness,
+    Latency,
+    Queries,
+    RatioQuery,
+    Recency,
+    Sli,
+    TimeSlice,
+    period_text,
+)
 from slo.promql import series
 
 PATH = PurePosixPath("slos.json")
@@ -69,7 +80,7 @@ def full_outage_seconds(way: Way, compiled: CompiledSlo) -> Decimal:
     return way.windows.factor * compiled.slo.budget_ratio * Decimal(int(way.windows.long.total_seconds()))
 
 
-def sli_text(sli: Sli) -> str:
+def sli_text(sli: Sli) -> str:  # noqa: PLR0911 - one for each kind
     """What counts as bad, in words and selectors."""
     match sli:
         case Events():
@@ -83,6 +94,11 @@ def sli_text(sli: Sli) -> str:
             return (
                 f"bad: slices of {sli.slice_seconds} s in which something has waited for more than "
                 f"{sli.age_max_seconds} s; oldest: {series(sli.oldest)}"
+            )
+        case Recency():
+            return (
+                f"bad: slices of {sli.slice_seconds} s in which it was last done more than "
+                f"{sli.age_max_seconds} s ago, or never; last: {series(sli.last)}"
             )
         case Queries():
             return f"bad: {_line(sli.bad)}; all: {_line(sli.all)}"

@@ -27,6 +27,7 @@ __all__ = [
     "Latency",
     "Queries",
     "RatioQuery",
+    "Recency",
     "Severity",
     "Sli",
     "Slo",
@@ -137,10 +138,31 @@ class Freshness:
         """What is wrong with this SLI, one sentence each."""
         yield from _wrong_kind(self.oldest.metric, Gauge)
         yield from _wrong_slice(self.slice_seconds, policy)
-        if not self.oldest.metric.name.endswith("_timestamp_seconds"):
-            yield f"{self.oldest.metric.name} is no Unix time; freshness reads a gauge named *_timestamp_seconds"
-        if self.age_max_seconds < 1:
-            yield f"the maximum age is {self.age_max_seconds} s; it must be at least 1 s"
+        yield from _wrong_age(self.oldest.metric, self.age_max_seconds, "freshness")
+
+
+@dataclass(frozen=True, slots=True)
+class Recency:
+    """The time since something was last done, judged once a slice.
+
+    Where `Freshness` takes 0 for good, as nothing waits, here it is bad: what was never done is late.
+
+    Attributes:
+        last: A gauge with the Unix time at which it was last done, 0 when never. Of several series the latest counts:
+            it does not matter which process did it.
+        age_max_seconds: A slice in which that was longer ago is bad.
+        slice_seconds: Length of a slice.
+    """
+
+    last: Selection
+    age_max_seconds: int
+    slice_seconds: int = 60
+
+    def problems(self, policy: Policy) -> Iterator[str]:
+        """What is wrong with this SLI, one sentence each."""
+        yield from _wrong_kind(self.last.metric, Gauge)
+        yield from _wrong_slice(self.slice_seconds, policy)
+        yield from _wrong_age(self.last.metric, self.age_max_seconds, "recency")
 
 
 WINDOW_PLACEHOLDER = re.compile(r"\{\{\s*\.window\s*\}\}")
@@ -177,7 +199,10 @@ class RatioQuery:
         yield from _no_window(ratio=self.ratio)
 
 
-Sli: TypeAlias = Events | Latency | TimeSlice | Freshness | Queries | RatioQuery
+Slices: TypeAlias = TimeSlice | Freshness | Recency
+"""What is judged once a slice of time, not event by event."""
+
+Sli: TypeAlias = Events | Latency | Slices | Queries | RatioQuery
 
 
 def _wrong_kind(metric: Metric, kind: type[Metric]) -> Iterator[str]:
@@ -194,6 +219,13 @@ def _wrong_slice(slice_seconds: int, policy: Policy) -> Iterator[str]:
     base_seconds = int((policy.base).total_seconds())
     if slice_seconds < 1 or base_seconds % slice_seconds:
         yield f"a slice of {slice_seconds} s does not divide the shortest window of {base_seconds} s; use 30, 60 or 300"
+
+
+def _wrong_age(metric: Metric, age_max_seconds: int, reader: str) -> Iterator[str]:
+    if not metric.name.endswith("_timestamp_seconds"):
+        yield f"{metric.name} is no Unix time; {reader} reads a gauge named *_timestamp_seconds"
+    if age_max_seconds < 1:
+        yield f"the maximum age is {age_max_seconds} s; it must be at least 1 s"
 
 
 def _no_window(**queries: str) -> Iterator[str]:

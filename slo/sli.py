@@ -18,7 +18,9 @@ from slo.model import (
     Latency,
     Queries,
     RatioQuery,
+    Recency,
     Sli,
+    Slices,
     TimeSlice,
 )
 from slo.windows import Policy
@@ -52,10 +54,8 @@ def event_rates(sli: Sli, policy: Policy, recorded_all: str) -> EventRates:
             return _events(sli, policy, recorded_all)
         case Latency():
             return _latency(sli, policy)
-        case TimeSlice():
-            return _slices(policy, *_time_slice(sli, policy))
-        case Freshness():
-            return _slices(policy, *_freshness(sli, policy))
+        case TimeSlice() | Freshness() | Recency():
+            return _slices(policy, *_judged(sli, policy))
         case Queries():
             # The comparison drops the NaN of a query that divides: it would stay in every mean for the whole period.
             bad, every = (promql.indented(f"({over_window(q, policy.base)}\n) >= 0") for q in (sli.bad, sli.all))
@@ -100,10 +100,8 @@ def window_queries(sli: Sli, policy: Policy) -> Queries | RatioQuery:
         case Latency():
             every, slow = _slow(sli, WINDOW)
             return Queries(bad=slow, all=every)
-        case TimeSlice():
-            return _slices_in(WINDOW, *_time_slice(sli, policy))
-        case Freshness():
-            return _slices_in(WINDOW, *_freshness(sli, policy))
+        case TimeSlice() | Freshness() | Recency():
+            return _slices_in(WINDOW, *_judged(sli, policy))
         case Queries():
             bad, every = (f"sum(\n{promql.indented(query.strip())}\n)" for query in (sli.bad, sli.all))
             return Queries(bad=f"{bad}\nor\n0 * {every}", all=every)
@@ -133,31 +131,42 @@ def _slow(sli: Latency, window: timedelta | str) -> tuple[str, str]:
     return every, f"clamp_min(\n  {every}\n  - {promql.rate(fast, window)},\n  0\n)"
 
 
-def _time_slice(sli: TimeSlice, policy: Policy) -> tuple[str, str, timedelta]:
+def _judged(sli: Slices, policy: Policy) -> tuple[str, str, timedelta]:
     """Whether the slice that ends now is bad, the series that it reads, and its length."""
+    length = _slice(sli.slice_seconds, policy)
+    match sli:
+        case TimeSlice():
+            return _out_of_limit(sli, length), promql.series(sli.gauge), length
+        case Freshness():
+            return _waits_too_long(sli), promql.series(sli.oldest), length
+        case Recency():
+            # 0 stands for never, which as a Unix time is so long ago that it is late by itself.
+            return f"{worst_value(sli)} > bool {sli.age_max_seconds}", promql.series(sli.last), length
+
+
+def _out_of_limit(sli: TimeSlice, length: timedelta) -> str:
     worst, comparison, limit = ("max", ">", sli.bad_above) if sli.bad_above is not None else ("min", "<", sli.bad_below)
     assert limit is not None, "TimeSlice.problems() allows no slice without a limit"
-    length = _slice(sli.slice_seconds, policy)
-    gauge = promql.series(sli.gauge)
-    value = f"{worst}({promql.over_time(worst, gauge, length)})"
-    return f"{value} {comparison} bool {names.number(limit)}", gauge, length
+    value = f"{worst}({promql.over_time(worst, promql.series(sli.gauge), length)})"
+    return f"{value} {comparison} bool {names.number(limit)}"
 
 
-def _freshness(sli: Freshness, policy: Policy) -> tuple[str, str, timedelta]:
-    """As `_time_slice`."""
-    length = _slice(sli.slice_seconds, policy)
+def _waits_too_long(sli: Freshness) -> str:
     gauge = promql.series(sli.oldest)
     # 0 stands for nothing waits, and what does not wait is fresh.
-    late = f"(time() - min({gauge} > 0) > bool {sli.age_max_seconds}) or 0 * min({gauge})"
-    return late, gauge, length
+    return f"(time() - min({gauge} > 0) > bool {sli.age_max_seconds}) or 0 * min({gauge})"
 
 
-def worst_value(sli: TimeSlice | Freshness) -> str:
-    """What a slice is judged by, at one moment: the worst value, or the age in seconds of what waits."""
-    if isinstance(sli, TimeSlice):
-        return f"{'max' if sli.bad_above is not None else 'min'}({promql.series(sli.gauge)})"
-    gauge = promql.series(sli.oldest)
-    return f"time() - min({gauge} > 0)\nor\n0 * min({gauge})"
+def worst_value(sli: Slices) -> str:
+    """What a slice is judged by, at one moment: the worst value, or an age in seconds."""
+    match sli:
+        case TimeSlice():
+            return f"{'max' if sli.bad_above is not None else 'min'}({promql.series(sli.gauge)})"
+        case Freshness():
+            gauge = promql.series(sli.oldest)
+            return f"time() - min({gauge} > 0)\nor\n0 * min({gauge})"
+        case Recency():
+            return f"time() - max({promql.series(sli.last)})"
 
 
 def _slices(policy: Policy, late: str, gauge: str, length: timedelta) -> EventRates:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from drills.harness import tool
 from slo import promql
-from slo.metrics import REDEMPTION_REQUESTS, REDEMPTION_ROUTES
+from slo.metrics import REDEEM_ROUTE, REDEMPTION_REQUESTS
 from slo.windows import DAY, HOUR, MINUTE
 
 STEP = timedelta(seconds=30)  # of scraping and of evaluating
@@ -31,11 +31,14 @@ _STEPS_RAW = (3 * DAY + HOUR) // STEP  # the longest window that Sloth reads raw
 _STEPS_A_DAY = DAY // STEP
 _PRESENT_STEPS = (20 * MINUTE) // STEP
 
-# Every series of the process that has traffic: three routes that do well, and what goes wrong with one of them.
-_REDEEM = REDEMPTION_ROUTES[0]
-_GOOD_SHARES = {(route, "ok"): share for route, share in zip(REDEMPTION_ROUTES, (0.30, 0.25, 0.35), strict=True)}
-_GOOD_SHARES[_REDEEM, "refused"] = 0.10
-_BAD = (_REDEEM, "error")
+# The series that have nearly all the traffic: three routes that do well, and what goes wrong with one of them.
+_GOOD_SHARES = {
+    (REDEEM_ROUTE, "ok"): 0.30,
+    (REDEEM_ROUTE, "refused"): 0.10,
+    ("GET /v1/redemptions/{redemption_id}", "ok"): 0.25,
+    ("GET /v1/accounts/{account_id}/balance", "ok"): 0.35,
+}
+_BAD = (REDEEM_ROUTE, "error")
 
 _MEAN_EVENTS_PER_SECOND = 27  # what the definition expects
 _BAD_SHARE = 0.00001

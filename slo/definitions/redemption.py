@@ -2,12 +2,15 @@
 
 from decimal import Decimal
 
-from slo import Events, Freshness, Latency, Rolling, Slo
+from slo import Alert, Events, Freshness, Latency, Recency, Rolling, Severity, Slo, TimeSlice
 from slo.metrics import (
     BAD_OUTCOMES,
-    GOOD_OUTCOMES,
+    FOLLOW_UP_ROUTES,
     REDEEM_ROUTE,
+    REDEMPTION_CHAIN_SEALED,
     REDEMPTION_DEFERRED_OLDEST_ACCEPTED,
+    REDEMPTION_LEDGER_MISMATCHES,
+    REDEMPTION_LEDGER_VERIFIED,
     REDEMPTION_REQUEST_DURATION,
     REDEMPTION_REQUESTS,
 )
@@ -15,6 +18,8 @@ from slo.metrics import (
 OWNER = "loyalty-sre"
 MONTH = Rolling(days=30)
 
+# `deferred` is good: the guest has our word, and `settlement` watches that it is kept. `limited` is good: the client
+# asked for more than it agreed to. `shed` is bad: whoever is turned away had every right to ask.
 availability = Slo(
     service="redemption",
     name="availability",
@@ -29,8 +34,26 @@ availability = Slo(
     expected_events_per_second=Decimal(27),
 )
 
-# Only answers count: a request that failed is already a bad event of the availability, and failing fast is not speed.
-_REDEMPTIONS_ANSWERED = REDEMPTION_REQUEST_DURATION.where(route=REDEEM_ROUTE, outcome=GOOD_OUTCOMES)
+capture_and_refund = Slo(
+    service="redemption",
+    name="capture-and-refund",
+    description="What follows on promised points works: the stay is charged, the hold released, the points given back.",
+    objective=Decimal("99.99"),
+    window=MONTH,
+    # A promise of its own, as these are so few that among all requests nobody would see them fail.
+    sli=Events(
+        bad=REDEMPTION_REQUESTS.where(route=FOLLOW_UP_ROUTES, outcome=BAD_OUTCOMES),
+        all=REDEMPTION_REQUESTS.where(route=FOLLOW_UP_ROUTES),
+    ),
+    owner=OWNER,
+    expected_events_per_second=Decimal(1),
+)
+
+# Only what went the way of a redemption counts. A request that failed is already a bad event of the availability, and
+# failing fast is not speed. Nor is turning away at the door: one client that sends beyond its rate (`limited`), or
+# nonsense (`invalid`), would hide the slow answers of all others behind its thousands of quick ones. Who gets a
+# `deferred` has waited just the same.
+_REDEMPTIONS_ANSWERED = REDEMPTION_REQUEST_DURATION.where(route=REDEEM_ROUTE, outcome=("ok", "deferred", "refused"))
 
 latency_fast = Slo(
     service="redemption",
@@ -62,4 +85,46 @@ settlement = Slo(
     window=MONTH,
     sli=Freshness(REDEMPTION_DEFERRED_OLDEST_ACCEPTED.where(), age_max_seconds=300),
     owner=OWNER,
+)
+
+integrity = Slo(
+    service="redemption",
+    name="integrity",
+    description="No point is lost, doubled or made from nothing: whenever the ledger is checked, it adds up.",
+    # Zero tolerance. 30 days have 43,200 slices of a minute and 0.001 % of them are 0.43, so one bad slice breaks the
+    # promise. It pages by itself: 1 of the 5 slices of the short window is 0.2 of it, and 1 of the 60 of the long one
+    # 0.017, both far above 14.4 x 0.00001; and the minimum is one bad event. A slice ends within 60 s of the scrape
+    # that brings the mismatch, and the rules run every 30 s, so the page fires within 90 s.
+    objective=Decimal("99.999"),
+    window=MONTH,
+    sli=TimeSlice(REDEMPTION_LEDGER_MISMATCHES.where(), bad_above=Decimal(0)),
+    owner=OWNER,
+    # There is no slow burn of this: no ticket.
+    alerts=(Alert(Severity.PAGE),),
+    budget_bad_events_min=1,
+    links={"What each check means, and what to do": "https://runbooks.example.com/docs/ledger-mismatch.md"},
+)
+
+# That nobody looks harms no guest yet, so it can wait for working hours; a ticket comes after about three quarters of
+# an hour of it (1 % of three days). Never is late as well.
+verification = Slo(
+    service="redemption",
+    name="verification",
+    description="We find a mistake in the ledger before a guest does: all of it is checked every half hour.",
+    objective=Decimal(99),
+    window=MONTH,
+    sli=Recency(REDEMPTION_LEDGER_VERIFIED.where(), age_max_seconds=1800),
+    owner=OWNER,
+    alerts=(Alert(Severity.TICKET),),
+)
+
+sealing = Slo(
+    service="redemption",
+    name="sealing",
+    description="What was booked cannot be changed unseen: within ten minutes it is sealed into the hash chain.",
+    objective=Decimal(99),
+    window=MONTH,
+    sli=Recency(REDEMPTION_CHAIN_SEALED.where(), age_max_seconds=600),
+    owner=OWNER,
+    alerts=(Alert(Severity.TICKET),),
 )

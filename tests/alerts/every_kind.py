@@ -16,6 +16,7 @@ from slo import (
     Latency,
     Queries,
     RatioQuery,
+    Recency,
     Rolling,
     Severity,
     Slo,
@@ -25,6 +26,7 @@ from slo import (
 REQUESTS = Counter("shop_requests_total", "Requests.", labels={"code": ("ok", "error", "4.x")})
 DURATION = Histogram("shop_duration_seconds", "Duration.", labels={"code": ("ok", "error")}, buckets=(0.5, 1.0, 2.5))
 BUSY = Gauge("shop_pool_busy_ratio", "Busy share.", labels={"pool": ("read", "write")})
+DONE = Gauge("shop_done_timestamp_seconds", "Last done.", labels={"batch": ("a", "b")})
 OLDEST = Gauge("shop_oldest_timestamp_seconds", "Oldest that waits.", labels={"queue": ("a", "b")})
 
 EVENTS = Events(bad=REQUESTS.where(code=("error", "4.x")), all=REQUESTS.where())
@@ -49,6 +51,7 @@ EVERY_KIND = (
     promise("slice-above", sli=TimeSlice(BUSY.where(), bad_above=Decimal("0.9"))),
     promise("slice-below", sli=TimeSlice(BUSY.where(pool="read"), bad_below=Decimal("0.2"), slice_seconds=30)),
     promise("freshness", sli=Freshness(OLDEST.where(), age_max_seconds=300)),
+    promise("recency", sli=Recency(DONE.where(), age_max_seconds=600)),
     promise(
         "queries",
         sli=Queries(

@@ -286,6 +286,7 @@ def test_fast_requests_are_the_good_ones() -> None:
             "time() - min(shop_oldest_timestamp_seconds > 0)\nor\n0 * min(shop_oldest_timestamp_seconds)",
             {"op": "lte", "value": 300, "timeSliceWindow": "1m"},
         ),
+        (5, "time() - max(shop_done_timestamp_seconds)", {"op": "lte", "value": 600, "timeSliceWindow": "1m"}),
     ],
 )
 def test_slices_say_when_they_are_good(number: int, query: str, judged: dict[str, object]) -> None:
@@ -298,7 +299,7 @@ def test_slices_say_when_they_are_good(number: int, query: str, judged: dict[str
 
 def test_queries_from_elsewhere_read_the_shortest_window() -> None:
     """OpenSLO has no placeholder for a window, so rates and ratios are those of five minutes, and are no counters."""
-    queries, ratio = (slo_of(slo) for slo in EVERY_KIND[5:])
+    queries, ratio = (slo_of(slo) for slo in EVERY_KIND[6:])
     events = queries["indicator"]["spec"]["ratioMetric"]
     assert events["counter"] is False
     assert events["total"]["metricSource"]["spec"]["query"] == "sum by (pod) (rate(shop_requests_total[5m]))"

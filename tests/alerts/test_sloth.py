@@ -262,8 +262,8 @@ def test_sloth_takes_a_calendar_month_as_thirty_days(tmp_path: Path) -> None:
 
 # --- the same ratio on the same data ----------------------------------------------------------------------------------
 
-# A scrape a minute over an hour. `4.x` is born late, and of the two queues one waits now and then. The age counts from
-# 1970, where promtool's clock begins.
+# A scrape a minute over an hour. `4.x` is born late, of the two queues one waits now and then, of the two batches one
+# never runs. Ages count from 1970, where promtool's clock begins.
 SERIES = {
     'shop_requests_total{code="ok", pod="a"}': "0+60x60",
     'shop_requests_total{code="ok", pod="b"}': "0+30x60",
@@ -275,6 +275,8 @@ SERIES = {
     'shop_pool_busy_ratio{pool="write"}': "0.3x60",
     'shop_oldest_timestamp_seconds{queue="a"}': "0x30 1500x25 3400x5",
     'shop_oldest_timestamp_seconds{queue="b"}': "0x60",
+    'shop_done_timestamp_seconds{batch="a"}': "0x49 2800x9",
+    'shop_done_timestamp_seconds{batch="b"}': "0x60",
 }
 
 # What these five minutes hold, by hand: 10 of 100 requests, 2 of 5 slices, and so on.
@@ -284,6 +286,7 @@ RATIOS = {
     "shop-slice-above": 0.4,
     "shop-slice-below": 0.2,
     "shop-freshness": 0.4,
+    "shop-recency": 0.6,
     "shop-queries": 0.1,
     "shop-ratio": 0.41,
 }

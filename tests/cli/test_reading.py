@@ -36,7 +36,7 @@ def test_check_of_sound_definitions_says_yes() -> None:
     """Ours are sound: exit code 0 and one line."""
     result = slo("check", settings=OURS)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "4 SLOs, 0 problems, 0 warnings\n"
+    assert result.stdout == "8 SLOs, 0 problems, 0 warnings\n"
     assert json_of("check", settings=OURS) == {"findings": []}
 
 
@@ -83,7 +83,7 @@ def test_list_shows_every_promise_in_a_line() -> None:
     header, *lines = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
     assert header == ["SLO", "objective", "period", "budget", "alerts", "owner"]
     assert lines[0] == ["redemption/availability", "99.99 %", "30 days", "4.32 min", "page, ticket", "loyalty-sre"]
-    assert len(lines) == 4
+    assert len(lines) == 8
 
 
 def test_list_cuts_nothing_off_in_a_pipe(project: Path) -> None:
@@ -178,8 +178,9 @@ def test_explain_of_an_unknown_name_lists_the_known() -> None:
     result = slo("explain", "redemption/speed", settings=OURS)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (
-        "error: SLO redemption/speed: is not defined; there are: redemption/availability, redemption/latency-fast, "
-        "redemption/latency-slow, redemption/settlement\n"
+        "error: SLO redemption/speed: is not defined; there are: redemption/availability, "
+        "redemption/capture-and-refund, redemption/integrity, redemption/latency-fast, redemption/latency-slow, "
+        "redemption/sealing, redemption/settlement, redemption/verification\n"
     )
 
 

@@ -1,23 +1,27 @@
-"""What an SLO reads is declared, and is really exposed by the running application."""
+"""What an SLO reads is declared, and is really exposed by the running service or by the worker behind it."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import httpx
 import promql_parser
 import pytest
+from fastapi import FastAPI
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from service.app import create_app
 from service.settings import Settings
-from slo import CompiledSlo, Histogram, Selection, compile_slo
+from service.worker import create_worker
+from slo import CompiledSlo, Histogram, Metric, Selection, compile_slo
 from slo import conventions as names
-from slo.metrics import REDEMPTION_METRICS
+from slo.metrics import REDEMPTION_METRICS, REDEMPTION_WORKER_METRICS
 from slo.settings import definitions, load
 from tests.contract.places import ROOT
 
@@ -26,25 +30,62 @@ BY_SLO = pytest.mark.parametrize("compiled", DEFINED, ids=[compiled.slo.id for c
 PARSERS = {"text/plain": text_families, "application/openmetrics-text; version=1.0.0": openmetrics_families}
 
 
-def exposed(accept: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Every series at `/metrics` of an application that has served no request yet; it needs no database for that."""
-    app = create_app(Settings(database_url="postgresql://nobody@127.0.0.1:1/none"), log_stream=io.BytesIO())
+_NO_DATABASE = Settings(database_url="postgresql://nobody@127.0.0.1:1/none")  # for this none is needed
 
+
+def service(accept: str) -> str:
+    """What the service answers at `/metrics` before its first request."""
+    return _scraped(create_app(_NO_DATABASE, log_stream=io.BytesIO()), accept)
+
+
+def worker(accept: str) -> str:
+    """What the worker answers before it has done anything."""
+    return _scraped(create_worker(_NO_DATABASE, log_stream=io.BytesIO()), accept)
+
+
+def _scraped(app: FastAPI, accept: str) -> str:
     async def scrape() -> str:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://process") as client:
             answer = await client.get("/metrics", headers={"Accept": accept})
             assert answer.status_code == 200
             return answer.text
 
-    for family in PARSERS[accept](asyncio.run(scrape())):  # type: ignore[no-untyped-call]
-        for sample in family.samples:
-            yield sample.name, sample.labels
+    return asyncio.run(scrape())
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that Prometheus scrapes, and the part of the catalogue that is its own."""
+
+    catalogue: tuple[Metric, ...]
+    scrape: Callable[[str], str]
+
+
+PROCESSES = {
+    "service": Process(REDEMPTION_METRICS, service),
+    "worker": Process(REDEMPTION_WORKER_METRICS, worker),
+}
+Series: TypeAlias = list[tuple[str, dict[str, str]]]
+BY_PROCESS = pytest.mark.parametrize("process", PROCESSES)
 
 
 @pytest.fixture(scope="module", params=PARSERS)
-def series(request: pytest.FixtureRequest) -> list[tuple[str, dict[str, str]]]:
-    """The same, in both formats that a Prometheus asks for."""
-    return list(exposed(request.param))
+def exposed(request: pytest.FixtureRequest) -> Mapping[str, Series]:
+    """Every series of each process, in both formats that a Prometheus asks for."""
+    return {
+        name: [
+            (sample.name, sample.labels)
+            for family in PARSERS[request.param](process.scrape(request.param))  # type: ignore[no-untyped-call]
+            for sample in family.samples
+        ]
+        for name, process in PROCESSES.items()
+    }
+
+
+@pytest.fixture
+def series(exposed: Mapping[str, Series]) -> Series:
+    """The series of all processes together, as one Prometheus has them."""
+    return [one for of_process in exposed.values() for one in of_process]
 
 
 def raw_selectors(compiled: CompiledSlo) -> list[promql_parser.VectorSelector]:
@@ -78,7 +119,7 @@ def matches(selector: promql_parser.VectorSelector, name: str, labels: dict[str,
 
 @BY_SLO
 def test_what_an_slo_reads_is_declared(compiled: CompiledSlo) -> None:
-    """Every selection of a definition is of a metric in the catalogue that the service makes its instruments from."""
+    """Every selection of a definition is of a metric in a catalogue that a process makes its instruments from."""
     selections = [
         value
         for value in (getattr(compiled.slo.sli, field) for field in compiled.slo.sli.__dataclass_fields__)
@@ -86,12 +127,12 @@ def test_what_an_slo_reads_is_declared(compiled: CompiledSlo) -> None:
     ]
     assert selections
     for selection in selections:
-        assert selection.metric in REDEMPTION_METRICS
+        assert any(selection.metric in process.catalogue for process in PROCESSES.values())
 
 
 @BY_SLO
-def test_what_an_slo_reads_is_exposed(compiled: CompiledSlo, series: list[tuple[str, dict[str, str]]]) -> None:
-    """Each raw selector of its rules finds series in the running application's exposition, before any request."""
+def test_what_an_slo_reads_is_exposed(compiled: CompiledSlo, series: Series) -> None:
+    """Each raw selector of its rules finds series in what the processes expose before they have done anything."""
     selectors = raw_selectors(compiled)
     assert selectors
     for selector in selectors:
@@ -99,9 +140,7 @@ def test_what_an_slo_reads_is_exposed(compiled: CompiledSlo, series: list[tuple[
 
 
 @BY_SLO
-def test_every_value_that_an_slo_names_is_exposed(
-    compiled: CompiledSlo, series: list[tuple[str, dict[str, str]]]
-) -> None:
+def test_every_value_that_an_slo_names_is_exposed(compiled: CompiledSlo, series: Series) -> None:
     """An outcome that is spelled in another way in the service would never count as bad: each value is found."""
     for field in compiled.slo.sli.__dataclass_fields__:
         selection = getattr(compiled.slo.sli, field)
@@ -112,7 +151,7 @@ def test_every_value_that_an_slo_names_is_exposed(
             assert set(values) <= spoken
 
 
-def test_bucket_edges_are_exposed_as_our_rules_write_them(series: list[tuple[str, dict[str, str]]]) -> None:
+def test_bucket_edges_are_exposed_as_our_rules_write_them(series: Series) -> None:
     """`le="1.0"`, letter by letter, for every edge of every histogram: a selector with another text finds nothing."""
     histograms = [metric for metric in REDEMPTION_METRICS if isinstance(metric, Histogram)]
     assert histograms
@@ -122,13 +161,21 @@ def test_bucket_edges_are_exposed_as_our_rules_write_them(series: list[tuple[str
         assert "1.0" in edges
 
 
-def test_the_application_exposes_the_catalogue_and_nothing_else(series: list[tuple[str, dict[str, str]]]) -> None:
+@BY_PROCESS
+def test_a_process_exposes_its_catalogue_and_nothing_else(process: str, exposed: Mapping[str, Series]) -> None:
     """Every declared combination of labels from the start, and no series that nobody declared."""
     expected = {
         (metric.name + suffix, frozenset(labels.items()))
-        for metric in REDEMPTION_METRICS
+        for metric in PROCESSES[process].catalogue
         for labels in metric.label_sets()
         for suffix in (("_count", "_sum") if isinstance(metric, Histogram) else ("",))
     }
-    found = {(name, frozenset(labels.items())) for name, labels in series if not name.endswith("_bucket")}
+    found = {(name, frozenset(labels.items())) for name, labels in exposed[process] if not name.endswith("_bucket")}
     assert found == expected
+
+
+def test_no_metric_belongs_to_two_processes() -> None:
+    """A series of both would be summed by one SLO and judged twice by another."""
+    assert {metric.name for metric in REDEMPTION_METRICS}.isdisjoint(
+        metric.name for metric in REDEMPTION_WORKER_METRICS
+    )

@@ -21,6 +21,7 @@ from slo import (
     Metric,
     Queries,
     RatioQuery,
+    Recency,
     Rolling,
     Selection,
     Severity,
@@ -90,6 +91,7 @@ def time_slices(draw: DrawFn) -> TimeSlice:
 
 _slice_lengths = st.sampled_from([1, 15, 30, 60, 300])
 _freshness = st.builds(Freshness, selections(ODD_TIME), st.integers(1, 10**7), _slice_lengths)
+_recency = st.builds(Recency, selections(ODD_TIME), st.integers(1, 10**7), _slice_lengths)
 _queries = st.just(
     Queries(
         bad='sum by (pod) (rate(http_total{code=~"5.."}[{{.window}}])) # all pods',
@@ -97,7 +99,9 @@ _queries = st.just(
     )
 )
 _ratio_query = st.just(RatioQuery("1 - avg(avg_over_time(up[{{.window}}]))"))
-slis: SearchStrategy[Sli] = st.one_of(events(), latencies(), time_slices(), _freshness, _queries, _ratio_query)
+slis: SearchStrategy[Sli] = st.one_of(
+    events(), latencies(), time_slices(), _freshness, _recency, _queries, _ratio_query
+)
 
 
 @st.composite

@@ -124,6 +124,10 @@ def test_what_counts_as_bad_reads_in_one_line() -> None:
             "bad: slices of 60 s in which something has waited for more than 300 s; "
             "oldest: shop_oldest_timestamp_seconds"
         ),
+        "recency": (
+            "bad: slices of 60 s in which it was last done more than 600 s ago, or never; "
+            "last: shop_done_timestamp_seconds"
+        ),
         "queries": (
             'bad: sum by (pod) (rate(shop_requests_total{code=~"error|4.x"}[{{.window}}])); '
             "all: sum by (pod) (rate(shop_requests_total[{{ .window }}]))"

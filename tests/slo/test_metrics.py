@@ -15,6 +15,7 @@ from slo.metrics import (
     REDEMPTION_REQUEST_DURATION,
     REDEMPTION_REQUESTS,
     REDEMPTION_ROUTES,
+    REDEMPTION_WORKER_METRICS,
 )
 
 COLOURS = Counter("paint_total", "Paint.", labels={"colour": ("red", "green"), "wet": ("yes", "no")})
@@ -107,18 +108,18 @@ def test_label_sets_are_every_combination_once() -> None:
 
 
 def test_an_outcome_is_good_or_bad_and_never_both() -> None:
-    """A refusal for a business reason is good; shed load, time-outs and errors are bad; there is nothing else."""
-    assert set(GOOD_OUTCOMES) == {"ok", "refused", "invalid"}
+    """A refusal for a good reason or for later is good; shed load, time-outs and errors are bad; there is no more."""
+    assert set(GOOD_OUTCOMES) == {"ok", "deferred", "refused", "invalid", "limited"}
     assert set(BAD_OUTCOMES) == {"shed", "timeout", "error"}
     assert REDEMPTION_REQUESTS.labels == {"route": REDEMPTION_ROUTES, "outcome": GOOD_OUTCOMES + BAD_OUTCOMES}
     assert REDEMPTION_REQUEST_DURATION.labels == REDEMPTION_REQUESTS.labels
 
 
-def test_every_metric_of_the_module_is_in_the_tuple_that_the_service_exposes() -> None:
-    """Forgetting a metric in REDEMPTION_METRICS would leave it declared and never exposed."""
+def test_every_metric_of_the_module_is_in_the_tuple_of_one_process() -> None:
+    """Forgetting a metric in the service's and the worker's tuple would leave it declared and never exposed."""
     from slo import metrics  # noqa: PLC0415 - its namespace is what is looked at
 
     declared = {value.name for value in vars(metrics).values() if isinstance(value, Metric)}
-    names = [metric.name for metric in REDEMPTION_METRICS]
+    names = [metric.name for metric in (*REDEMPTION_METRICS, *REDEMPTION_WORKER_METRICS)]
     assert sorted(names) == sorted(declared)
     assert len(set(names)) == len(names)

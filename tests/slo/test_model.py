@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,14 +22,15 @@ from slo import (
     Latency,
     Queries,
     RatioQuery,
+    Recency,
     Rolling,
     Severity,
     Slo,
     SloError,
     TimeSlice,
 )
-from slo.model import RESERVED_LABELS, period_text
-from tests.alerts.every_kind import BUSY, DURATION, EVERY_KIND, OLDEST, REQUESTS, promise
+from slo.model import RESERVED_LABELS, Sli, period_text
+from tests.alerts.every_kind import BUSY, DONE, DURATION, EVERY_KIND, OLDEST, REQUESTS, promise
 from tests.slo.strategies import slos
 
 SINCE = Histogram("shop_since_timestamp_seconds", "A wrong kind of metric.", buckets=(1.0,))
@@ -208,6 +209,16 @@ def test_a_whole_number_of_seconds_is_the_edge_with_a_point() -> None:
             Freshness(BUSY.where(), 300),
             "shop_pool_busy_ratio is no Unix time; freshness reads a gauge named *_timestamp_seconds",
         ),
+        (Recency(SINCE.where(), 300), "shop_since_timestamp_seconds is a histogram; this SLI needs a gauge"),
+        (
+            Recency(DONE.where(), 300, slice_seconds=7),
+            "a slice of 7 s does not divide the shortest window of 300 s; use 30, 60 or 300",
+        ),
+        (Recency(DONE.where(), 0), "the maximum age is 0 s; it must be at least 1 s"),
+        (
+            Recency(BUSY.where(), 300),
+            "shop_pool_busy_ratio is no Unix time; recency reads a gauge named *_timestamp_seconds",
+        ),
         (
             Queries(bad="rate(a[5m])", all="rate(b[{{.window}}])"),
             "the bad query has no {{.window}}; write it where the range goes, as in rate(x[{{.window}}])",
@@ -351,7 +362,7 @@ def test_all_faults_of_an_slo_are_told_at_once() -> None:
 
 def test_every_kind_can_be_built_by_itself() -> None:
     """The faults above are those of the changes, not of the sound promise that they start from."""
-    assert {type(slo.sli) for slo in EVERY_KIND} == {Events, Latency, TimeSlice, Freshness, Queries, RatioQuery}
+    assert {type(slo.sli) for slo in EVERY_KIND} == set(get_args(Sli))
 
 
 def test_a_definition_cannot_be_changed() -> None:

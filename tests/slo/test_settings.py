@@ -168,9 +168,13 @@ def test_our_own_settings_lead_to_our_definitions() -> None:
     """What this repository's pyproject.toml says is what `slo generate` reads."""
     assert [slo.id_path for slo in definitions(load(ROOT / "pyproject.toml"))] == [
         "redemption/availability",
+        "redemption/capture-and-refund",
+        "redemption/integrity",
         "redemption/latency-fast",
         "redemption/latency-slow",
+        "redemption/sealing",
         "redemption/settlement",
+        "redemption/verification",
     ]
 
 

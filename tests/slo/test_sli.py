@@ -8,10 +8,10 @@ import promql_parser
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from slo import CompiledSlo, Counter, Events, Freshness, Queries, RatioQuery, Slo, TimeSlice, compile_slo
+from slo import CompiledSlo, Counter, Events, Freshness, Queries, RatioQuery, Recency, Slo, TimeSlice, compile_slo
 from slo.sli import event_rates, over_window, window_queries, worst_value
 from slo.windows import MINUTE
-from tests.alerts.every_kind import BUSY, EVERY_KIND, OLDEST, promise
+from tests.alerts.every_kind import BUSY, DONE, EVERY_KIND, OLDEST, promise
 from tests.slo.strategies import slos
 
 KINDS = {slo.name: slo for slo in EVERY_KIND}
@@ -63,6 +63,13 @@ def test_freshness_takes_0_for_nothing_waits() -> None:
     )
 
 
+def test_recency_takes_0_for_never() -> None:
+    """What was never done is late by itself, as 1970 is long ago; of several processes the latest counts."""
+    all_slices, late, *_ = compiled("recency").recordings
+    assert all_slices.expr == "count_over_time(max(shop_done_timestamp_seconds)[5m:1m]) / 300"
+    assert late.expr == "sum_over_time((time() - max(shop_done_timestamp_seconds) > bool 600)[5m:1m]) / 300"
+
+
 def test_foreign_queries_keep_their_text_and_get_their_window() -> None:
     """Both spellings of the placeholder are filled in; the query is summed, so its labels cannot collide."""
     all_events, bad_events, *_ = compiled("queries").recordings
@@ -93,6 +100,7 @@ def test_presence_is_read_from_the_raw_series_where_it_can() -> None:
         "slice-above": "sum(shop_pool_busy_ratio)",
         "slice-below": 'sum(shop_pool_busy_ratio{pool="read"})',
         "freshness": "sum(shop_oldest_timestamp_seconds)",
+        "recency": "sum(shop_done_timestamp_seconds)",
         "queries": None,
         "ratio": None,
     }
@@ -101,13 +109,14 @@ def test_presence_is_read_from_the_raw_series_where_it_can() -> None:
 
 
 def test_what_a_slice_is_judged_by_can_be_shown() -> None:
-    """Boards and runbooks show the value itself: the worst one, or the age in seconds of what waits."""
+    """Boards and runbooks show the value itself: the worst one, or an age in seconds."""
     assert worst_value(TimeSlice(BUSY.where(), bad_above=None)) == "min(shop_pool_busy_ratio)"
     assert worst_value(KINDS["slice-above"].sli) == "max(shop_pool_busy_ratio)"  # type: ignore[arg-type]
     assert worst_value(Freshness(OLDEST.where(queue="a"), 300)) == (
         'time() - min(shop_oldest_timestamp_seconds{queue="a"} > 0)\n'
         'or\n0 * min(shop_oldest_timestamp_seconds{queue="a"})'
     )
+    assert worst_value(Recency(DONE.where(batch="a"), 300)) == 'time() - max(shop_done_timestamp_seconds{batch="a"})'
 
 
 @given(slos())
