@@ -1,40 +1,55 @@
-"""`create_app`: the one place that joins the parts."""
+"""`create_app`: the one place that joins the parts of the service."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import BinaryIO
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from opentelemetry.sdk.trace import SpanProcessor
 from starlette.exceptions import HTTPException
 
-from service import problems, tracing
-from service.ledger import Ledger
-from service.logs import account_hash, create_log
-from service.middleware import Observer, RequestMiddleware, note_of
+from service import openapi, parts, problems, tracing
+from service.admission import AdaptiveLimit, Admission
+from service.ledger import Told
+from service.logs import account_hash
+from service.middleware import Observer, RequestMiddleware, problem_response
 from service.problems import ProblemError
+from service.protocol import Gate
+from service.rate_limits import RateLimiter
+from service.redeeming import Redeeming
 from service.routes import Routes
 from service.settings import Settings
 from service.telemetry import Instruments
 from slo.metrics import (
+    REDEMPTION_BATCH_DURATION,
+    REDEMPTION_BATCH_SIZE,
+    REDEMPTION_BATCH_WAIT,
     REDEMPTION_DATABASE_CONNECTIONS,
-    REDEMPTION_DEFERRED_OLDEST_ACCEPTED,
+    REDEMPTION_DEFERRED,
+    REDEMPTION_FALLBACK_ACTIVE,
     REDEMPTION_METRICS,
     REDEMPTION_POINTS_REDEEMED,
+    REDEMPTION_POINTS_REFUNDED,
+    REDEMPTION_VALKEY_CALLS,
 )
 
 _FLUSH_SECONDS_MAX = 3.0  # for the last spans; the rest of the shutdown belongs to the callers
+
+# Of requests in flight. The floor is a few batches; from there the limit finds its place within seconds. The target is
+# far below the slowest answer that a guest should get, so that a short queue, which makes good batches, sheds nobody.
+_LIMIT_FLOOR = 32
+_LIMIT_START = 128
+_LIMIT_TARGET_SECONDS = 0.05
 
 
 def create_app(
     settings: Settings, *, log_stream: BinaryIO | None = None, span_processors: Iterable[SpanProcessor] = ()
 ) -> FastAPI:
-    """The application.
+    """The application; its `state.gate` is for the server's protocol (`service.protocol`).
 
     Args:
         settings: With a database URL.
@@ -44,64 +59,118 @@ def create_app(
     Raises:
         ValueError: The settings name no database.
     """
-    if settings.database_url is None:
-        raise ValueError("create_app needs settings with a database_url; embedded_postgres() starts a database")
-    log = create_log(log_stream or sys.stdout.buffer)
-    instruments = Instruments(REDEMPTION_METRICS)
-    instruments.set(REDEMPTION_DEFERRED_OLDEST_ACCEPTED, 0)  # nothing is deferred yet
-    spans = tracing.tracer_provider(span_processors)
-    tracer = spans.get_tracer(tracing.TRACER_NAME)
-
-    def on_deducted(points: int) -> None:
-        instruments.count(REDEMPTION_POINTS_REDEEMED, points, trace_id=tracing.sampled_trace_id())
-
-    ledger = Ledger(
-        settings.database_url,
-        tracer,
-        pool_max=settings.pool_max,
-        abandon_seconds=settings.abandon_seconds,
-        on_deducted=on_deducted,
+    told = parts.telemetry(REDEMPTION_METRICS, log_stream, span_processors)
+    ledger = parts.ledger(settings, told.tracer, _heard_by(told.instruments))
+    valkey = parts.valkey(settings, told.tracer, _valkey_heard_by(told.instruments))
+    queue = parts.queue(settings, told.tracer)
+    authentication = parts.authentication(settings)
+    redeeming = Redeeming(
+        ledger,
+        queue=queue,
+        valkey=valkey,
+        deferred_seconds=settings.deferred_seconds,
+        on_deferred=lambda reason: told.instruments.count(REDEMPTION_DEFERRED, 1, reason=reason),
     )
-    instruments.read(REDEMPTION_DATABASE_CONNECTIONS, lambda: ledger.connections("idle"), state="idle")
-    instruments.read(REDEMPTION_DATABASE_CONNECTIONS, lambda: ledger.connections("busy"), state="busy")
+    told.instruments.read(REDEMPTION_DATABASE_CONNECTIONS, lambda: ledger.database.connections("idle"), state="idle")
+    told.instruments.read(REDEMPTION_DATABASE_CONNECTIONS, lambda: ledger.database.connections("busy"), state="busy")
+    told.instruments.read(REDEMPTION_FALLBACK_ACTIVE, lambda: redeeming.falls_back)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            async with ledger.opened(close_seconds=settings.shutdown_seconds):
+            async with AsyncExitStack() as opened:
+                await opened.enter_async_context(authentication.opened())
+                if valkey is not None:
+                    await opened.enter_async_context(valkey.opened())
+                if queue is not None:
+                    await opened.enter_async_context(queue.opened(close_seconds=settings.shutdown_seconds))
+                await opened.enter_async_context(ledger.opened(close_seconds=settings.shutdown_seconds))
+                await opened.enter_async_context(redeeming.opened())
                 yield
         finally:
-            await asyncio.to_thread(tracing.shut_down, spans, _FLUSH_SECONDS_MAX)
+            await asyncio.to_thread(tracing.shut_down, told.spans, _FLUSH_SECONDS_MAX)
+            told.lines.flush()
 
-    app = FastAPI(title="Redemption service", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.include_router(Routes(ledger, instruments, settings.deadline_seconds).router())
+    app = FastAPI(
+        title="Redemption service",
+        summary="Guests spend points, and every request spends them exactly once.",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    routes = Routes(
+        ledger=ledger,
+        redeeming=redeeming,
+        authentication=authentication,
+        limiter=RateLimiter(settings.client_requests_per_second, settings.client_burst, valkey),
+        instruments=told.instruments,
+        signing_key=parts.signing_key(settings),
+        deadline_seconds=settings.deadline_seconds,
+    )
+    app.include_router(routes.router())
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign] # FastAPI's own way
     app.add_exception_handler(ProblemError, _problem)
     app.add_exception_handler(HTTPException, _framework_problem)
-    app.add_exception_handler(RequestValidationError, _validation_problem)
-    observer = Observer(instruments, tracer, log, account_hash(settings.log_hash_key))
-    app.add_middleware(RequestMiddleware, observer=observer, in_flight_max=settings.in_flight_max)
+    admission = Admission(_limit(settings.in_flight_max), time.monotonic)
+    observer = Observer(
+        told.instruments, tracing.RequestTracer(told.spans), told.log, account_hash(settings.log_hash_key)
+    )
+
+    def defers() -> bool:
+        return redeeming.can_defer
+
+    app.state.gate = Gate(admission, observer, defers)
+    app.add_middleware(RequestMiddleware, observer=observer, admission=admission, direct=routes.direct(), defers=defers)
     return app
+
+
+def _limit(ceiling: int) -> AdaptiveLimit:
+    return AdaptiveLimit(
+        floor=min(_LIMIT_FLOOR, ceiling),
+        ceiling=ceiling,
+        target_seconds=_LIMIT_TARGET_SECONDS,
+        limit=min(_LIMIT_START, ceiling),
+    )
+
+
+def _heard_by(instruments: Instruments) -> Told:
+    size = instruments.histogram(REDEMPTION_BATCH_SIZE)
+    wait = instruments.histogram(REDEMPTION_BATCH_WAIT)
+    duration = instruments.histogram(REDEMPTION_BATCH_DURATION)
+
+    def batched(count: int, waited_seconds: float, took_seconds: float) -> None:
+        size.observe(count)
+        wait.observe(waited_seconds)
+        duration.observe(took_seconds)
+
+    return Told(
+        redeemed=lambda points: instruments.count(REDEMPTION_POINTS_REDEEMED, points),
+        refunded=lambda points: instruments.count(REDEMPTION_POINTS_REFUNDED, points),
+        batched=batched,
+    )
+
+
+def _valkey_heard_by(instruments: Instruments) -> Callable[[float, str | None], None]:
+    series = {
+        outcome: instruments.counter(REDEMPTION_VALKEY_CALLS, outcome=outcome)
+        for outcome in REDEMPTION_VALKEY_CALLS.labels["outcome"]
+    }
+
+    def called(_seconds: float, error: str | None) -> None:
+        series["ok" if error is None else "timeout" if "Timeout" in error else "error"].inc()
+
+    return called
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, ProblemError):
         raise error
-    note = note_of(request.scope)
-    if note is None:
-        return problems.response(error, None)
-    note.outcome, note.code = error.kind.outcome, error.kind.code
-    return problems.response(error, note.trace_id)
+    return problem_response(request.scope, error)
 
 
 async def _framework_problem(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     kind = {404: problems.NOT_FOUND, 405: problems.METHOD_NOT_ALLOWED}.get(status, problems.MALFORMED)
-    return await _problem(request, ProblemError(kind, headers=getattr(error, "headers", None)))
-
-
-async def _validation_problem(request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestValidationError):
-        raise error
-    # Never the value that was sent: it may be an account id or worse.
-    faults = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()]
-    return await _problem(request, ProblemError(problems.MALFORMED, "; ".join(faults)))
+    return problem_response(request.scope, ProblemError(kind, headers=getattr(error, "headers", None)))

@@ -1,292 +1,408 @@
 """The ledger: the domain's questions, asked of Postgres. One question is one statement is one transaction.
 
-A write that has begun is never cancelled. A cancelled commit may be durable on one server only, and whoever
-then told the caller "done" would have lied after a failover (see `ledger.redeem` in the migrations). So each
-call runs in a task of its own; a caller who has waited long enough goes, the call goes on, and a retry with
-the same key finds what it did.
+Redemptions that wait at the same time are decided by one call (`service.batching`); the rest is asked one by one.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from opentelemetry.semconv.attributes import db_attributes, error_attributes, server_attributes
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+import orjson
+from opentelemetry.trace import SpanContext, get_current_span
 
+from service.admission import Priority
+from service.batching import (
+    BUSY,
+    BatcherClosedError,
+    BatcherFullError,
+    Bounds,
+    Busy,
+    Calls,
+    DeadlineQueuedError,
+    DeadlineRunningError,
+    MicroBatcher,
+)
+from service.database import Call, Database, LedgerTimeoutError, LedgerUnavailableError
 from service.domain import (
+    Accrual,
     Balance,
     Decision,
+    Entry,
+    Expiry,
+    Granted,
+    InFlightError,
     KeyReusedError,
     Redemption,
     RedemptionRequest,
-    Rejection,
-    fingerprint,
+    Resolution,
+    Resolved,
 )
 
-_REDEEM = "SELECT * FROM ledger.redeem($1, $2, $3, $4, $5)"
-_FIND_REDEMPTION = "SELECT * FROM ledger.find_redemption($1)"
-_BALANCE = "SELECT account_id, balance, version FROM ledger.balances WHERE account_id = $1"
-_SCHEMA_VERSION = "SELECT version FROM ledger.schema_version"
-
-# Classes of SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html) of a server that cannot
-# serve now; the same question may work later. Everything else is a fault of ours.
-_UNAVAILABLE_CLASSES: Final = (
-    "08",  # connection
-    "28",  # authorization: a password that is being rotated
-    "40",  # transaction rollback: deadlock
-    "53",  # insufficient resources: connections, disk
-    "57",  # operator intervention: shutdown, start-up
-    "58",  # system error
+_REDEEM: Final = Call(
+    "SELECT * FROM ledger.redeem_batch($1, $2, $3, $4, $5, $6, $7, $8, $9)", "ledger.redeem_batch", Priority.REDEEM
 )
-_UNAVAILABLE_STATES: Final = ("25006", "3D000")  # read-only after a failover; no such database yet
+_RESOLVE: Final = Call("SELECT * FROM ledger.resolve($1, $2, $3, $4, $5, $6)", "ledger.resolve", Priority.CRITICAL)
+_ACCRUE: Final = Call("SELECT * FROM ledger.accrue_batch($1, $2, $3, $4, $5)", "ledger.accrue_batch", Priority.BULK)
+_REDEMPTION: Final = Call("SELECT * FROM ledger.redemption_of($1, $2)", "ledger.redemption_of", Priority.READ)
+_OF_KEY: Final = Call("SELECT * FROM ledger.redemption_of_key($1, $2)", "ledger.redemption_of_key", Priority.READ)
+_PAGE: Final = Call("SELECT * FROM ledger.redemptions_page($1, $2, $3)", "ledger.redemptions_page", Priority.READ)
+_ACCOUNT: Final = Call("SELECT * FROM ledger.account($1, $2)", "ledger.account", Priority.READ)
+_ENTRIES: Final = Call("SELECT * FROM ledger.entries_page($1, $2, $3)", "ledger.entries_page", Priority.READ)
+_SCHEMA_VERSION: Final = Call("SELECT version FROM ledger.schema_version", "ledger.schema_version", Priority.CRITICAL)
+
+_EXPIRIES_MAX: Final = 5
+_ALONE_IN_FLIGHT_MAX: Final = 2  # each may wait for somebody else's lock and has a connection meanwhile
 
 
-_IDLE_SECONDS_MAX = 60  # soon after a failover nobody holds on to the old server
-_DROPPED_SECONDS_MAX = 1  # a call whose connection is gone ends at once
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A redemption that somebody wants.
+
+    Attributes:
+        client_id: Whose key it is.
+        key: The idempotency key.
+        request: What is asked for.
+        fingerprint: Of the request.
+        deadline: When nobody waits any more, in the event loop's time.
+        accepted_at, valid_until: Of a deferred one: when the queue took it, and the time after which nothing may be
+            deducted any more.
+        span: Of the request, if it is recorded.
+    """
+
+    client_id: str
+    key: str
+    request: RedemptionRequest
+    fingerprint: bytes
+    deadline: float
+    accepted_at: datetime | None = None
+    valid_until: datetime | None = None
+    span: SpanContext | None = None
 
 
-class LedgerTimeoutError(Exception):
-    """No answer within the deadline; a write that had begun goes on."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who hears what happened, also when nobody waits for the answer any more.
 
+    Attributes:
+        redeemed: Points that left an account, once for each redemption or capture.
+        refunded: Points that came back, once for each refund.
+        batched: Size of a batch, seconds that its oldest waited, seconds that the call took.
+    """
 
-class LedgerUnavailableError(Exception):
-    """The database cannot serve now; whether a write happened is unknown until it is retried."""
-
-
-class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
-    """Without asyncpg's reset at each release, a round trip of its own: so these keep no session state."""
-
-    def get_reset_query(self) -> str:
-        return ""
+    redeemed: Callable[[int], None] = field(default=lambda _points: None)
+    refunded: Callable[[int], None] = field(default=lambda _points: None)
+    batched: Callable[[int, float, float], None] = field(default=lambda _size, _waited, _took: None)
 
 
 class Ledger:
-    """The ledger database, through a pool of connections.
+    """The ledger.
 
     Args:
-        url: `postgresql://...`, a login of the role redemption_app.
-        tracer: Makes the span of each call.
-        pool_max: Connections at most.
-        abandon_seconds: After this time a silent connection is dropped.
-        on_deducted: Told the points of each new redemption, once.
+        database: Where it is; opened and closed with it.
+        told: Hears what happened.
+        batch_max: Redemptions in one call.
+        batches_in_flight_max: Such calls at once.
+        queue_max: Redemptions that may wait.
     """
 
     def __init__(
-        self,
-        url: str,
-        tracer: Tracer,
-        *,
-        pool_max: int,
-        abandon_seconds: float,
-        on_deducted: Callable[[int], None],
+        self, database: Database, told: Told, *, batch_max: int, batches_in_flight_max: int, queue_max: int
     ) -> None:
-        self._url = url
-        self._tracer = tracer
-        self._span_attributes = _span_attributes(url)
-        self._pool_max = pool_max
-        self._abandon_seconds = abandon_seconds
-        self._on_deducted = on_deducted
-        self._pool: asyncpg.Pool | None = None
-        self._calls: set[asyncio.Task[Any]] = set()
+        self.database = database
+        self._told = told
+        self._in_flight: set[tuple[str, str]] = set()  # keys that somebody waits for, or that run
+        self._running: set[tuple[str, str]] = set()  # keys of calls that have begun
+        self._batcher: MicroBatcher[Wanted, Decision] = MicroBatcher(
+            Calls(
+                run=self._decide,
+                run_alone=self._decide_alone,
+                lane=lambda wanted: wanted.request.account_id,
+                is_fault_of_item=_is_fault_of_item,
+                on_batch=told.batched,
+            ),
+            Bounds(
+                batch_max=batch_max,
+                batches_in_flight_max=batches_in_flight_max,
+                alone_in_flight_max=_ALONE_IN_FLIGHT_MAX,
+                queue_max=queue_max,
+            ),
+        )
 
     @asynccontextmanager
     async def opened(self, *, close_seconds: float) -> AsyncIterator[None]:
-        """Between these two points questions can be asked.
-
-        Connects when first asked, so that a service starts while its database is away. At the end calls in
-        flight get this long; then their connections are dropped, and nothing is cancelled.
-        """
-        self._pool = asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self._pool_max,
-            max_inactive_connection_lifetime=_IDLE_SECONDS_MAX,
-            connection_class=_Connection,
-            server_settings={"application_name": "redemption-service"},
-        )
-        await self._pool
-        try:
+        """Between these two points questions can be asked; at the end calls in flight get this long."""
+        async with self.database.opened(close_seconds=close_seconds):
             yield
-            if self._calls:
-                await asyncio.wait(self._calls, timeout=close_seconds)
-        finally:
-            self._pool.terminate()
-            if self._calls:
-                await asyncio.wait(self._calls, timeout=_DROPPED_SECONDS_MAX)
+            await self._batcher.close(close_seconds)
 
-    async def redeem(self, client_id: str, key: str, request: RedemptionRequest, *, deadline: float) -> Decision:
-        """Spend points exactly once for this client's key.
+    @property
+    def queued(self) -> int:
+        """Redemptions that wait for their batch."""
+        return self._batcher.queued
 
-        Args:
-            client_id: Whose key it is.
-            key: The idempotency key.
-            request: What is asked for.
-            deadline: When to stop waiting, in the event loop's time.
+    async def redeem(self, wanted: Wanted) -> Decision:
+        """Spend or reserve points exactly once for this client's key.
 
         Raises:
             KeyReusedError: The key belongs to another request.
-            LedgerTimeoutError: The deadline is over; the write may still happen.
-            LedgerUnavailableError: The database cannot serve; the write may have happened.
+            InFlightError: A request with this key is being worked on.
+            LedgerTimeoutError: No answer by the deadline; a retry with the same key tells what was decided.
+            LedgerUnavailableError: The database cannot serve now; as above.
         """
-        arguments = (client_id, key, fingerprint(request), request.account_id, request.points)
-        decision: Decision = await self._in_time(self._redeem(arguments, deadline), deadline)
-        return decision
+        name = (wanted.client_id, wanted.key)
+        if name in self._in_flight:
+            raise InFlightError
+        self._in_flight.add(name)
+        try:
+            return await self._batcher.submit(wanted, wanted.deadline)
+        except DeadlineQueuedError as error:
+            raise LedgerTimeoutError(begun=False) from error
+        except DeadlineRunningError as error:
+            raise LedgerTimeoutError(begun=True) from error
+        except (BatcherFullError, BatcherClosedError) as error:
+            raise LedgerUnavailableError from error
+        finally:
+            if name not in self._running:  # else it goes on, and its end says so
+                self._in_flight.discard(name)
 
-    async def find_redemption(self, redemption_id: UUID, *, deadline: float) -> Redemption | None:
-        """One redemption, or None; raises as `redeem` does."""
-        rows = await self._in_time(
-            self._call(_FIND_REDEMPTION, (redemption_id,), deadline, procedure="ledger.find_redemption"),
-            deadline,
+    async def resolve(
+        self, client_id: str, key: str, resolution: Resolution, *, deadline: float
+    ) -> tuple[Resolved, bool] | None:
+        """Capture, void or refund exactly once for this client's key; raises as `redeem` does.
+
+        Returns:
+            What is on record, and whether an earlier request put it there; None when there is no such redemption.
+        """
+        name = (client_id, key)
+        if name in self._in_flight:
+            raise InFlightError
+        self._in_flight.add(name)
+        arguments = (
+            client_id,
+            key,
+            resolution.fingerprint(),
+            resolution.redemption_id,
+            resolution.kind,
+            resolution.points,
         )
+        return await self.database.in_time(self._resolve(name, arguments, deadline), deadline)
+
+    async def accrue(self, client_id: str, accruals: Sequence[Accrual], *, deadline: float) -> list[Granted]:
+        """Grant points, each accrual once for the client's reference; raises as `redeem` does, but for its key.
+
+        Accounts that somebody else has locked are waited for afterwards, one by one, with no other lock in hand.
+        """
+        granted = await self._accrue(client_id, accruals, deadline, wait=False)
+        for place, one in enumerate(accruals):
+            if granted[place] is None:
+                [granted[place]] = await self._accrue(client_id, [one], deadline, wait=True)
+        return [one for one in granted if one is not None]
+
+    async def _accrue(
+        self, client_id: str, accruals: Sequence[Accrual], deadline: float, *, wait: bool
+    ) -> list[Granted | None]:
+        arguments = (
+            [f"{client_id}:{one.reference}" for one in accruals],
+            [one.account_id for one in accruals],
+            [one.points for one in accruals],
+            [one.expires_at for one in accruals],
+            wait,
+        )
+        rows = await self.database.ask(_ACCRUE, arguments, deadline=deadline)
+        return [
+            None
+            if row["result"] == "busy"
+            else Granted(
+                reference=accruals[row["place"] - 1].reference,
+                result=row["result"],
+                accrual_id=_id(row["accrual_id"]),
+                balance=row["balance"],
+            )
+            for row in sorted(rows, key=lambda row: row["place"])
+        ]
+
+    async def redemption(self, client_id: str, redemption_id: UUID, *, deadline: float) -> Redemption | None:
+        """One redemption of a client as it stands; raises LedgerTimeoutError and LedgerUnavailableError."""
+        rows = await self.database.ask(_REDEMPTION, (client_id, redemption_id), deadline=deadline)
         return _redemption(rows[0]) if rows else None
 
+    async def redemption_of_key(self, client_id: str, key: str, *, deadline: float) -> Redemption | None:
+        """The same by its idempotency key."""
+        rows = await self.database.ask(_OF_KEY, (client_id, key), deadline=deadline)
+        return _redemption(rows[0]) if rows else None
+
+    async def redemptions(
+        self, client_id: str, before: UUID | None, count_max: int, *, deadline: float
+    ) -> list[Redemption]:
+        """A client's redemptions, the newest first, from before one; raises as `redemption` does."""
+        rows = await self.database.ask(_PAGE, (client_id, before, count_max), deadline=deadline)
+        return [_redemption(row) for row in rows]
+
     async def balance(self, account_id: str, *, deadline: float) -> Balance | None:
-        """An account's points, or None when there is no such account; raises as `redeem` does."""
-        rows = await self._in_time(
-            self._call(_BALANCE, (account_id,), deadline, collection="ledger.balances"), deadline
+        """An account's points, or None when there is no such account; raises as `redemption` does."""
+        rows = await self.database.ask(_ACCOUNT, (account_id, _EXPIRIES_MAX), deadline=deadline)
+        if not rows:
+            return None
+        fields = dict(rows[0])
+        expiries = orjson.loads(fields.pop("expiries"))
+        return Balance(
+            **fields,
+            next_expiries=tuple(
+                Expiry(expires_at=datetime.fromisoformat(one["expires_at"]), points=one["points"]) for one in expiries
+            ),
         )
-        return Balance(**dict(rows[0])) if rows else None
+
+    async def entries(self, account_id: str, before: int | None, count_max: int, *, deadline: float) -> list[Entry]:
+        """An account's entries, the newest first, from before a version; raises as `redemption` does."""
+        rows = await self.database.ask(_ENTRIES, (account_id, before, count_max), deadline=deadline)
+        return [Entry(**{**row, "transaction_id": _known_id(row["transaction_id"])}) for row in rows]
 
     async def schema_version(self, *, deadline: float) -> int:
-        """The number of the newest migration that the database has; raises as `redeem` does."""
-        rows = await self._in_time(
-            self._call(_SCHEMA_VERSION, (), deadline, collection="ledger.schema_version"), deadline
-        )
-        version: int = rows[0]["version"]
+        """The number of the newest migration that the database has; raises as `redemption` does."""
+        version: int = (await self.database.ask(_SCHEMA_VERSION, (), deadline=deadline))[0]["version"]
         return version
 
-    def connections(self, state: Literal["idle", "busy"]) -> int:
-        """How many connections do this now."""
-        if self._pool is None:
-            return 0
-        idle: int = self._pool.get_idle_size()
-        return idle if state == "idle" else self._pool.get_size() - idle
+    # --- redemptions, many in a call ----------------------------------------------------------------------------------
 
-    async def _redeem(self, arguments: tuple[Any, ...], deadline: float) -> Decision:
-        row = (await self._call(_REDEEM, arguments, deadline, procedure="ledger.redeem"))[0]
+    async def _decide(self, batch: Sequence[Wanted]) -> Sequence[Decision | Exception | Busy]:
+        return await self._call(batch, wait=False)
+
+    async def _decide_alone(self, wanted: Wanted) -> Decision | Exception:
+        [decision] = await self._call([wanted], wait=True)
+        # It waits for the account's lock, so only a twin that was just rolled back elsewhere leaves it undecided.
+        return LedgerUnavailableError("busy") if isinstance(decision, Busy) else decision
+
+    async def _call(self, batch: Sequence[Wanted], *, wait: bool) -> list[Decision | Exception | Busy]:
+        arguments = (
+            [one.client_id for one in batch],
+            [one.key for one in batch],
+            [one.fingerprint for one in batch],
+            [one.request.account_id for one in batch],
+            [one.request.points for one in batch],
+            [one.request.hold_seconds for one in batch],
+            [one.accepted_at for one in batch],
+            [one.valid_until for one in batch],
+            wait,
+        )
+        names = {(one.client_id, one.key) for one in batch}
+        self._running |= names
+        try:
+            rows = await self.database.run(
+                _REDEEM,
+                arguments,
+                deadline=max(one.deadline for one in batch),
+                size=len(batch),
+                links=[one.span for one in batch if one.span],
+            )
+        finally:
+            self._running -= names
+            self._in_flight -= names
+        decisions: list[Decision | Exception | Busy] = [BUSY] * len(batch)
+        for row in rows:
+            decisions[row["place"] - 1] = self._decision(row)
+        return decisions
+
+    def _decision(self, row: Any) -> Decision | Exception | Busy:  # noqa: ANN401 - asyncpg ships no types
+        result = row["result"]
+        if result == "busy":
+            return BUSY
+        if result == "key-reused":
+            return KeyReusedError()
+        redemption = _decided(row)
+        if result == "decided" and redemption.status == "redeemed":
+            self._told.redeemed(redemption.points)  # here: also when nobody waits for the answer any more
+        return Decision(redemption, replayed=result == "replayed")
+
+    # --- the rest, one by one -----------------------------------------------------------------------------------------
+
+    async def _resolve(
+        self, name: tuple[str, str], arguments: tuple[Any, ...], deadline: float
+    ) -> tuple[Resolved, bool] | None:
+        try:
+            row = (await self.database.run(_RESOLVE, arguments, deadline=deadline))[0]
+        except asyncpg.UniqueViolationError as error:
+            raise InFlightError from error  # somebody else took the key at this very moment
+        finally:
+            self._in_flight.discard(name)
+        if row["result"] == "not-found":
+            return None
         if row["result"] == "key-reused":
             raise KeyReusedError
-        decision = Decision(_redemption(row), replayed=row["result"] == "replayed")
-        if not decision.replayed and decision.redemption.status == "redeemed":
-            self._on_deducted(decision.redemption.points)  # here: also when nobody waits for the answer any more
-        return decision
-
-    async def _in_time(self, call: Any, deadline: float) -> Any:  # noqa: ANN401 - returns what the call returns
-        task = asyncio.create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._ended)
-        # Not wait_for: it would cancel the task, and asyncpg the query with it.
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline - _now()))
-        if not done:
-            raise LedgerTimeoutError
-        return task.result()
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._calls.discard(task)
-        if not task.cancelled():
-            task.exception()  # fetched, or asyncio complains when nobody waits any more; the span has it
-
-    async def _call(
-        self,
-        query: str,
-        arguments: tuple[Any, ...],
-        deadline: float,
-        *,
-        procedure: str | None = None,
-        collection: str | None = None,
-    ) -> list[Any]:
-        with self._span(procedure, collection) as span:
-            try:
-                async with self._connection(deadline) as connection:
-                    rows: list[Any] = await connection.fetch(query, *arguments)
-                    return rows
-            except Exception as error:
-                _record(span, error)
-                if isinstance(error, TimeoutError):
-                    raise LedgerTimeoutError from error
-                if _is_unavailable(error):
-                    raise LedgerUnavailableError from error
-                raise
-
-    @asynccontextmanager
-    async def _connection(self, deadline: float) -> AsyncIterator[Any]:
-        """A connection, if there is one before the deadline: a call that nobody waits for is not begun."""
-        if self._pool is None:
-            raise LedgerUnavailableError("the ledger is not opened")
-        connection = await self._pool.acquire(timeout=max(0.0, deadline - _now()))
-        try:
-            if _now() >= deadline:
-                raise TimeoutError
-            # A silent server would keep the connection for ever. To drop the socket cancels nothing.
-            giving_up = asyncio.get_running_loop().call_later(self._abandon_seconds, connection.terminate)
-            try:
-                yield connection
-            finally:
-                giving_up.cancel()
-        finally:
-            await self._pool.release(connection)
-
-    def _span(self, procedure: str | None, collection: str | None) -> AbstractContextManager[Span]:
-        attributes = self._span_attributes | {db_attributes.DB_OPERATION_NAME: "SELECT"}
-        if procedure:
-            attributes[db_attributes.DB_STORED_PROCEDURE_NAME] = procedure
-        if collection:
-            attributes[db_attributes.DB_COLLECTION_NAME] = collection
-        summary = f"SELECT {procedure or collection}"
-        return self._tracer.start_as_current_span(
-            summary,
-            kind=SpanKind.CLIENT,
-            attributes=attributes | {db_attributes.DB_QUERY_SUMMARY: summary},
-            record_exception=False,  # its message may hold data
-            set_status_on_exception=False,
+        resolved = Resolved(
+            resolution_id=_known_id(row["redemption_id"]),
+            redemption_id=_known_id(row["origin_id"]),
+            kind=row["kind"],
+            points=row["points"],
+            rejection=row["rejection"],
+            balance=row["balance"],
+            available=row["available"],
+            created_at=row["created_at"],
         )
+        if row["result"] == "decided" and resolved.rejection is None:
+            if resolved.kind == "capture":
+                self._told.redeemed(resolved.points)
+            elif resolved.kind == "refund":
+                self._told.refunded(resolved.points)
+        return resolved, row["result"] == "replayed"
 
 
-def _redemption(row: Any) -> Redemption:  # noqa: ANN401 - asyncpg ships no types
-    rejection: Rejection | None = row["rejection"]
+def recorded_span() -> SpanContext | None:
+    """The current span, if it is one that is recorded."""
+    span = get_current_span()
+    return span.get_span_context() if span.is_recording() else None
+
+
+def _is_fault_of_item(error: Exception) -> bool:
+    """Whether each of a batch may go through alone: the database has undone all of it, and can serve."""
+    if isinstance(error, LedgerUnavailableError):
+        return isinstance(error.__cause__, asyncpg.exceptions.TransactionRollbackError)
+    return not isinstance(error, LedgerTimeoutError)
+
+
+def _decided(row: Any) -> Redemption:  # noqa: ANN401 - asyncpg ships no types
+    is_redeemed = row["rejection"] is None and row["kind"] == "redeem"
     return Redemption(
-        redemption_id=UUID(int=row["redemption_id"].int),  # the standard library's type, not asyncpg's
+        redemption_id=_known_id(row["redemption_id"]),
         account_id=row["account_id"],
+        mode="immediate" if row["kind"] == "redeem" else "reserve",
         points=row["points"],
-        status="rejected" if rejection else "redeemed",
-        rejection=rejection,
+        status="rejected" if row["rejection"] else "redeemed" if is_redeemed else "reserved",
+        rejection=row["rejection"],
+        captured_points=row["points"] if is_redeemed else 0,
+        refunded_points=0,
         balance=row["balance"],
+        available=row["available"],
+        hold_expires_at=row["hold_expires_at"],
         created_at=row["created_at"],
     )
 
 
-def _is_unavailable(error: Exception) -> bool:
-    if isinstance(error, asyncpg.PostgresError):
-        state: str = error.sqlstate or ""
-        return state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE_STATES
-    return isinstance(error, LedgerUnavailableError | OSError | asyncpg.InterfaceError)
+def _redemption(row: Any) -> Redemption:  # noqa: ANN401 - as above
+    return Redemption(
+        redemption_id=_known_id(row["redemption_id"]),
+        account_id=row["account_id"],
+        mode="immediate" if row["kind"] == "redeem" else "reserve",
+        points=row["points"],
+        status=row["status"],
+        rejection=row["rejection"],
+        captured_points=row["captured"],
+        refunded_points=row["refunded"],
+        balance=row["balance"],
+        available=row["available"],
+        hold_expires_at=row["hold_expires_at"],
+        created_at=row["created_at"],
+    )
 
 
-def _record(span: Span, error: Exception) -> None:
-    state = getattr(error, "sqlstate", None)
-    if state:
-        span.set_attribute(db_attributes.DB_RESPONSE_STATUS_CODE, state)
-    span.set_attribute(error_attributes.ERROR_TYPE, state or type(error).__qualname__)
-    span.set_status(Status(StatusCode.ERROR))
+def _known_id(found: Any) -> UUID:  # noqa: ANN401 - as above
+    return UUID(int=found.int)  # the standard library's type, not asyncpg's
 
 
-def _span_attributes(url: str) -> dict[str, str | int]:
-    parts = urlsplit(url)
-    attributes: dict[str, str | int] = {
-        db_attributes.DB_SYSTEM_NAME: db_attributes.DbSystemNameValues.POSTGRESQL.value,
-        db_attributes.DB_NAMESPACE: f"{parts.path.strip('/') or parts.username or 'postgres'}|ledger",
-    }
-    if parts.hostname:
-        attributes[server_attributes.SERVER_ADDRESS] = parts.hostname
-        attributes[server_attributes.SERVER_PORT] = parts.port or 5432
-    return attributes
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+def _id(found: Any) -> UUID | None:  # noqa: ANN401 - as above
+    return None if found is None else _known_id(found)

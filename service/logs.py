@@ -5,14 +5,16 @@ Whatever is not listed here is dropped: no account id, key, token or body can sl
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import hmac
 import logging
 import secrets
+import threading
+import time
 import traceback
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import orjson
 import structlog
@@ -31,23 +33,87 @@ ALLOWED_FIELDS = (
     "outcome",
     "code",  # of the problem
     "duration_seconds",
+    "client",  # a partner, so no person
     "account",  # hashed
     "redemption_id",
     "replayed",
+    "reason",  # why requests were turned away
+    "count",  # how many, where a line stands for several
     "error",  # the class of an unexpected exception; its message may hold data
     "stack",
     "logger",
 )
 
+FIELDS: Final = "fields"
+"""A keyword under which a mapping of fields may be given: structlog copies other keywords one by one, thrice."""
 
-def create_log(stream: BinaryIO) -> Log:
-    """A logger that writes lines to this stream."""
-    log: Log = structlog.wrap_logger(
-        structlog.BytesLogger(stream),
+_ALLOWED: Final = frozenset(ALLOWED_FIELDS)
+_BYTES_MAX: Final = 64 * 1024  # what a pipe holds at once
+
+
+class LineBuffer:
+    """Where finished lines go: written together at the end of the event loop's turn, a warning and worse at once.
+
+    Outside an event loop every line is written at once. Any thread may write.
+
+    Args:
+        stream: Written to, and flushed.
+        bytes_max: Written earlier when this much has gathered; 0 writes every line at once.
+    """
+
+    def __init__(self, stream: BinaryIO, *, bytes_max: int = _BYTES_MAX) -> None:
+        self._stream = stream
+        self._bytes_max = bytes_max
+        self._lines = bytearray()
+        self._is_planned = False
+        self._lock = threading.Lock()
+
+    def info(self, line: bytes) -> None:
+        """Write a line soon."""
+        with self._lock:
+            self._lines += line
+            if len(self._lines) >= self._bytes_max or not self._planned():
+                self._write()
+
+    def warning(self, line: bytes) -> None:
+        """Write a line, and all before it, now."""
+        with self._lock:
+            self._lines += line
+            self._write()
+
+    error = critical = warning
+
+    def flush(self) -> None:
+        """Write what has gathered; to be called at the end of the process, too."""
+        with self._lock:
+            self._is_planned = False
+            self._write()
+
+    def _planned(self) -> bool:
+        """Whether the loop will flush."""
+        if not self._is_planned:
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                return False
+            self._is_planned = True
+        return True
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, bytearray()  # first: a stream that fails must not make them grow
+        if lines:
+            self._stream.write(lines)
+            self._stream.flush()
+
+
+def create_log(lines: BinaryIO | LineBuffer) -> Log:
+    """A logger that writes to this buffer; or to a stream, every line at once."""
+    lazy: Log = structlog.wrap_logger(
+        lines if isinstance(lines, LineBuffer) else LineBuffer(lines, bytes_max=0),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        processors=[structlog.processors.add_log_level, _stamp, _allow, _render],
+        processors=[_line],
     )
-    return log
+    return lazy.bind()  # else it is bound anew for every line
 
 
 def account_hash(key: bytes | None) -> Callable[[str], str]:
@@ -55,10 +121,13 @@ def account_hash(key: bytes | None) -> Callable[[str], str]:
 
     Without a key a random one is drawn: lines of one process can be joined, those of two cannot.
     """
-    secret = key or secrets.token_bytes(32)
+    # The hash takes a key of at most 64 bytes, so a longer one is hashed first.
+    keyed = hashlib.blake2b(key=hashlib.blake2b(key or secrets.token_bytes(32)).digest(), digest_size=8)
 
     def hashed(account_id: str) -> str:
-        return hmac.new(secret, account_id.encode(), hashlib.sha256).hexdigest()[:16]
+        own = keyed.copy()
+        own.update(account_id.encode())
+        return own.hexdigest()
 
     return hashed
 
@@ -86,14 +155,32 @@ class LibraryHandler(logging.Handler):
         self._log.log(level, record.getMessage(), **fields)
 
 
-def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return event
+class _Clock:
+    """The time as text; the second is worded once."""
+
+    def __init__(self) -> None:
+        self._second = (0, "")
+
+    def __call__(self) -> str:
+        milliseconds = time.time_ns() // 1_000_000
+        second, rest = divmod(milliseconds, 1000)
+        known, text = self._second
+        if second != known:
+            text = datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00")
+            self._second = (second, text)  # at once: another thread never sees a second with another's words
+        return f"{text}.{rest:03d}Z"
 
 
-def _allow(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {name: event[name] for name in ALLOWED_FIELDS if event.get(name) is not None}
+_now = _Clock()
 
 
-def _render(_: object, __: str, event: MutableMapping[str, Any]) -> bytes:
-    return orjson.dumps(event)
+def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
+    """The only processor: the allowed fields, rendered."""
+    fields: dict[str, Any] = {"timestamp": _now(), "level": method}
+    together = event.pop(FIELDS, None)
+    if together is not None and together.keys() <= _ALLOWED:
+        fields.update(together)
+    elif together is not None:
+        event.update(together)
+    fields |= {name: value for name, value in event.items() if value is not None and name in _ALLOWED}
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

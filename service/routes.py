@@ -3,143 +3,232 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from service import domain, problems, tracing
+from service import domain, openapi, problems
 from service.administration import migrations
-from service.domain import Balance, Decision, Redemption
-from service.ledger import Ledger, LedgerTimeoutError, LedgerUnavailableError
+from service.database import LedgerTimeoutError, LedgerUnavailableError
+from service.deferral import InvalidReferenceError, StatusReference
+from service.domain import Deferral, Redemption, Resolved
+from service.ledger import Ledger, Wanted, recorded_span
 from service.middleware import Note, note_of
-from service.problems import ProblemError
+from service.problems import Kind, ProblemError
+from service.rate_limits import RateLimiter
+from service.redeeming import Accepted, Redeeming
+from service.security import (
+    Authentication,
+    AuthenticationError,
+    Caller,
+    Scope,
+    insufficient_scope_challenge,
+)
+from service.signing import InvalidSealError, Signer
 from service.telemetry import Instruments
-from slo.metrics import REDEMPTION_REPLAYS
+from slo.metrics import REDEEM_ROUTE, REDEMPTION_REPLAYS
 
 BODY_BYTES_MAX: Final = 16 * 1024  # a redemption needs some hundred
+ACCRUALS_BYTES_MAX: Final = 128 * 1024  # as many accruals as one request may hold
+PAGE_DEFAULT: Final = 50
+PAGE_MAX: Final = 200
 
-# Until callers are authenticated, they all share one space of keys.
-_CLIENT_ID: Final = "public"
+_RETRY_HINT: Final = "Repeat the request with the same Idempotency-Key: points move at most once."
+_POLL_SECONDS: Final = 1
 
-_RETRY_HINT = "Repeat the request with the same Idempotency-Key: points are deducted at most once."
-
-_BODY_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["account_id", "points"],
-    "properties": {
-        "account_id": {"type": "string", "pattern": domain.ACCOUNT_ID_PATTERN},
-        "points": {"type": "integer", "minimum": 1, "maximum": domain.POINTS_MAX},
-    },
-}
-_KEY_SCHEMA = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": True,
-    "schema": {"type": "string", "pattern": domain.IDEMPOTENCY_KEY_PATTERN},
-}
-
-AccountId = Annotated[str, Path(pattern=domain.ACCOUNT_ID_PATTERN)]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Routes:
-    """The handlers and what they talk to."""
+    """The handlers and what they talk to.
+
+    Attributes:
+        ledger: Answers.
+        redeeming: Decides redemptions, or defers them.
+        authentication: Knows the callers.
+        limiter: Bounds what each of them may send.
+        instruments: Counts.
+        signing_key: Signs cursors and status references.
+        deadline_seconds: Time for an answer.
+    """
 
     ledger: Ledger
+    redeeming: Redeeming
+    authentication: Authentication
+    limiter: RateLimiter
     instruments: Instruments
+    signing_key: bytes
     deadline_seconds: float
 
     def router(self) -> APIRouter:
         """All routes."""
         router = APIRouter()
-        router.add_api_route(
-            "/v1/redemptions",
-            self.redeem,
-            methods=["POST"],
-            status_code=201,
-            responses={201: {"model": Redemption}},
-            openapi_extra={
-                "parameters": [_KEY_SCHEMA],
-                "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY_SCHEMA}}},
-            },
-        )
-        router.add_api_route(
-            "/v1/redemptions/{redemption_id}",
-            self.redemption,
-            methods=["GET"],
-            responses={200: {"model": Redemption}},
-        )
-        router.add_api_route(
-            "/v1/accounts/{account_id}/balance",
-            self.balance,
-            methods=["GET"],
-            responses={200: {"model": Balance}},
-        )
-        router.add_api_route("/livez", self.livez, methods=["GET"])
-        router.add_api_route("/readyz", self.readyz, methods=["GET"])
-        router.add_api_route("/metrics", self.metrics, methods=["GET"])
+        handlers: dict[str, Handler] = {
+            REDEEM_ROUTE: self.redeem,
+            "GET /v1/redemptions": self.redemptions,
+            "GET /v1/redemptions/{redemption_id}": self.redemption,
+            "GET /v1/redemptions/{reference}/status": self.status,
+            "POST /v1/redemptions/{redemption_id}/capture": self.capture,
+            "POST /v1/redemptions/{redemption_id}/void": self.void,
+            "POST /v1/redemptions/{redemption_id}/refunds": self.refund,
+            "GET /v1/accounts/{account_id}/balance": self.balance,
+            "GET /v1/accounts/{account_id}/entries": self.entries,
+            "POST /v1/accruals:batch": self.accrue,
+            "GET /livez": self.livez,
+            "GET /readyz": self.readyz,
+            "GET /metrics": self.metrics,
+        }
+        for name, handler in handlers.items():
+            method, _, path = name.partition(" ")
+            router.add_api_route(path, handler, methods=[method], **openapi.OPERATIONS.get(name, openapi.PROBE))
         return router
 
+    def direct(self) -> dict[str, Handler]:
+        """Those that a flash sale lives on, by their names."""
+        return {REDEEM_ROUTE: self.redeem}
+
+    # --- redemptions --------------------------------------------------------------------------------------------------
+
     async def redeem(self, request: Request) -> Response:
-        """Deduct points, exactly once for each idempotency key."""
+        """Spend or reserve points, exactly once for each idempotency key."""
         deadline = self._deadline()
+        caller, note = self._enter(request, Scope.REDEMPTIONS_WRITE)
         key = _key(request)
-        wanted = await _wanted(request, deadline)
-        note = _note(request)
-        note.account_id = wanted.account_id
-        try:
-            decision = await self.ledger.redeem(_CLIENT_ID, key, wanted, deadline=deadline)
-        except domain.KeyReusedError:
-            raise ProblemError(problems.KEY_REUSED) from None
-        except LedgerTimeoutError as error:
-            raise ProblemError(problems.LEDGER_TIMEOUT, _RETRY_HINT) from error
-        except LedgerUnavailableError as error:
-            raise ProblemError(problems.LEDGER_UNAVAILABLE, _RETRY_HINT) from error
-        note.redemption_id, note.replayed = str(decision.redemption.redemption_id), decision.replayed
+        with _as_problems():
+            wanted = domain.parse_redemption(await _body(request, deadline))
+            note.account_id = wanted.account_id
+            if not caller.may_touch(wanted.account_id):
+                raise ProblemError(problems.FORBIDDEN, "The token is good for another account.")
+            asked = Wanted(caller.client_id, key, wanted, wanted.fingerprint(), deadline, span=recorded_span())
+            began = time.perf_counter()
+            try:
+                outcome = await (
+                    self.redeeming.defer(asked, "overloaded") if note.beyond_limit else self.redeeming.redeem(asked)
+                )
+            finally:
+                note.ledger_seconds = time.perf_counter() - began
+        if isinstance(outcome, Accepted):
+            return self._accepted(caller, key, outcome, note)
+        decision, source = outcome
+        redemption = decision.redemption
+        note.redemption_id, note.replayed = str(redemption.redemption_id), decision.replayed
         if decision.replayed:
-            self.instruments.count(REDEMPTION_REPLAYS, 1, trace_id=tracing.sampled_trace_id())
-        return _answer(decision)
+            self.instruments.count(REDEMPTION_REPLAYS, 1, source=source)
+        location = f"/v1/redemptions/{redemption.redemption_id}"
+        if redemption.rejection is not None:
+            raise _rejected(redemption.rejection, redemption, location, replayed=decision.replayed)
+        return _json(redemption, 201, _replayed(decision.replayed) | {"Location": location})
 
-    async def redemption(self, redemption_id: UUID, request: Request) -> Response:
-        """One redemption, as it was decided."""
-        _note(request).redemption_id = str(redemption_id)
+    async def redemptions(self, request: Request) -> Response:
+        """A client's redemptions, the newest first."""
+        caller, _ = self._enter(request, Scope.REDEMPTIONS_READ)
+        _whole_client_only(caller)
+        page = _Page(self.signing_key, f"redemptions {caller.client_id}", request)
+        before = UUID(page.before) if page.before else None
+        with _as_problems():
+            found = await self.ledger.redemptions(caller.client_id, before, page.size + 1, deadline=self._deadline())
+        return page.answer("redemptions", found, lambda last: str(last.redemption_id))
+
+    async def redemption(self, request: Request) -> Response:
+        """One redemption, as it stands."""
+        caller, note = self._enter(request, Scope.REDEMPTIONS_READ)
+        redemption_id = _redemption_id(request)
+        note.redemption_id = str(redemption_id)
+        return _json(await self._find(caller, redemption_id))
+
+    async def status(self, request: Request) -> Response:
+        """Whether a deferred redemption is settled, and how."""
+        caller, note = self._enter(request, Scope.REDEMPTIONS_READ)
+        text = request.path_params["reference"]
+        if not text.startswith("d_"):
+            found = await self._find(caller, _redemption_id(request, "reference"))
+            note.redemption_id = str(found.redemption_id)
+            return _json(_settled(found, None, request.url.path))
         try:
-            found = await self.ledger.find_redemption(redemption_id, deadline=self._deadline())
-        except LedgerTimeoutError as error:
-            raise ProblemError(problems.LEDGER_TIMEOUT) from error
-        except LedgerUnavailableError as error:
-            raise ProblemError(problems.LEDGER_UNAVAILABLE) from error
-        if found is None:
+            reference = StatusReference.verify(self.signing_key, text)
+        except InvalidReferenceError:
+            raise ProblemError(problems.REDEMPTION_NOT_FOUND) from None
+        if reference.client_id != caller.client_id:
             raise ProblemError(problems.REDEMPTION_NOT_FOUND)
-        return _json(found)
+        with _as_problems():
+            decided = await self.ledger.redemption_of_key(caller.client_id, reference.key, deadline=self._deadline())
+        if decided is not None and caller.may_touch(decided.account_id):
+            note.redemption_id = str(decided.redemption_id)
+            return _json(_settled(decided, reference.accepted_at, request.url.path))
+        return self._pending(reference, 200)
 
-    async def balance(self, account_id: AccountId, request: Request) -> Response:
+    async def capture(self, request: Request) -> Response:
+        """Take points of a hold for good, and give the rest of it back; exactly once for each idempotency key."""
+        return await self._resolve(request, "capture")
+
+    async def void(self, request: Request) -> Response:
+        """Give a hold back; exactly once for each idempotency key."""
+        return await self._resolve(request, "void")
+
+    async def refund(self, request: Request) -> Response:
+        """Give redeemed points back to the lots that they came from; exactly once for each idempotency key."""
+        return await self._resolve(request, "refund", 201)
+
+    # --- accounts -----------------------------------------------------------------------------------------------------
+
+    async def balance(self, request: Request) -> Response:
         """An account's points."""
-        _note(request).account_id = account_id
-        try:
+        _, account_id = self._enter_account(request)
+        with _as_problems():
             found = await self.ledger.balance(account_id, deadline=self._deadline())
-        except LedgerTimeoutError as error:
-            raise ProblemError(problems.LEDGER_TIMEOUT) from error
-        except LedgerUnavailableError as error:
-            raise ProblemError(problems.LEDGER_UNAVAILABLE) from error
         if found is None:
             raise ProblemError(problems.ACCOUNT_NOT_FOUND)
-        return _json(found)
+        body = orjson.dumps(found)
+        tag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if tag in (one.strip() for one in request.headers.get("if-none-match", "").split(",")):
+            return Response(status_code=304, headers=headers)
+        return Response(body, 200, headers, "application/json")
 
-    async def livez(self) -> Response:
+    async def entries(self, request: Request) -> Response:
+        """An account's statement, the newest line first."""
+        _, account_id = self._enter_account(request)
+        page = _Page(self.signing_key, f"entries {account_id}", request)
+        before = int(page.before) if page.before else None
+        with _as_problems():
+            found = await self.ledger.entries(account_id, before, page.size + 1, deadline=self._deadline())
+        return page.answer("entries", found, lambda last: str(last.version))
+
+    async def accrue(self, request: Request) -> Response:
+        """Grant points to many accounts, once for each reference; each accrual for itself."""
+        deadline = self._deadline()
+        caller, _ = self._enter(request, Scope.ACCRUALS_WRITE)
+        _whole_client_only(caller)
+        with _as_problems():
+            wanted = domain.parse_accruals(await _body(request, deadline, ACCRUALS_BYTES_MAX))
+            granted = await self.ledger.accrue(caller.client_id, wanted, deadline=deadline)
+        return _json({"results": granted})
+
+    # --- probes -------------------------------------------------------------------------------------------------------
+
+    async def livez(self, _: Request) -> Response:
         """The process answers; its database is none of this probe's business, a restart would not mend it."""
         return _json({"status": "live"})
 
-    async def readyz(self) -> Response:
-        """The ledger answers and has the schema that this program needs."""
+    async def readyz(self, request: Request) -> Response:
+        """It can take redemptions: the ledger answers and has the schema that it needs, or there is a queue."""
+        if request.app.state.gate.is_leaving:
+            return _json({"status": "not ready", "reason": "told to stop"}, 503)
         needed = migrations()[-1].number
         try:
             version = await self.ledger.schema_version(deadline=self._deadline())
         except (LedgerTimeoutError, LedgerUnavailableError):
+            if self.redeeming.can_defer:  # not taken out of the load balancer: it still accepts
+                return _json({"status": "ready", "reason": "the ledger does not answer; redemptions are deferred"})
             return _json({"status": "not ready", "reason": "the ledger does not answer"}, 503)
         except Exception:  # noqa: BLE001 - the schema or its grants are not there; a probe has no better word for it
             return _json({"status": "not ready", "reason": "the ledger's schema is missing"}, 503)
@@ -152,51 +241,187 @@ class Routes:
         text, content_type = self.instruments.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 
+    # --- what they share ----------------------------------------------------------------------------------------------
+
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self.deadline_seconds
+
+    def _enter(self, request: Request, scope: Scope) -> tuple[Caller, Note]:
+        """Who calls, if they may: known, within their rate, and with this scope."""
+        note = _note(request)
+        try:
+            given = request.headers.getlist("authorization")
+            caller = self.authentication.authenticate(", ".join(given) if given else None)  # two are no token
+        except AuthenticationError as error:
+            kind = problems.KEYS_STALE if error.retryable else problems.UNAUTHENTICATED
+            raise ProblemError(kind, f"{error}.", headers={"WWW-Authenticate": error.challenge}) from None
+        note.client_id = caller.client_id
+        verdict = self.limiter.take(caller.client_id)
+        if not verdict.allowed:
+            raise ProblemError(problems.RATE_LIMITED, headers=self.limiter.headers(verdict))
+        if not caller.may(scope):
+            challenge = insufficient_scope_challenge(scope)
+            raise ProblemError(problems.FORBIDDEN, f"It needs {scope}.", headers={"WWW-Authenticate": challenge})
+        return caller, note
+
+    def _enter_account(self, request: Request) -> tuple[Caller, str]:
+        caller, note = self._enter(request, Scope.ACCOUNTS_READ)
+        with _as_problems():
+            note.account_id = account_id = domain.parse_account_id(request.path_params["account_id"])
+        if not caller.may_touch(account_id):
+            raise ProblemError(problems.ACCOUNT_NOT_FOUND)  # not even that it is there
+        return caller, account_id
+
+    async def _find(self, caller: Caller, redemption_id: UUID) -> Redemption:
+        with _as_problems():
+            found = await self.ledger.redemption(caller.client_id, redemption_id, deadline=self._deadline())
+        if found is None or not caller.may_touch(found.account_id):
+            raise ProblemError(problems.REDEMPTION_NOT_FOUND)
+        return found
+
+    async def _resolve(self, request: Request, kind: domain.Resolving, status: int = 200) -> Response:
+        deadline = self._deadline()
+        caller, note = self._enter(request, Scope.REDEMPTIONS_WRITE)
+        key = _key(request)
+        redemption_id = _redemption_id(request)
+        note.redemption_id = str(redemption_id)
+        if caller.account_id is not None:  # a member's token: for a redemption of their own alone
+            await self._find(caller, redemption_id)
+        with _as_problems():
+            body = await _body(request, deadline, may_be_empty=True)
+            wanted = domain.parse_resolution(redemption_id, kind, body)
+            began = time.perf_counter()
+            try:
+                found = await self.ledger.resolve(caller.client_id, key, wanted, deadline=deadline)
+            finally:
+                note.ledger_seconds = time.perf_counter() - began
+        if found is None:
+            raise ProblemError(problems.REDEMPTION_NOT_FOUND)
+        resolved, note.replayed = found
+        if note.replayed:
+            self.instruments.count(REDEMPTION_REPLAYS, 1, source="ledger")
+        location = f"/v1/redemptions/{redemption_id}"
+        if resolved.rejection is not None:
+            raise _rejected(resolved.rejection, resolved, location, replayed=note.replayed)
+        return _json(resolved, status, _replayed(note.replayed) | {"Location": location})
+
+    def _accepted(self, caller: Caller, key: str, accepted: Accepted, note: Note) -> Response:
+        note.deferred = True
+        return self._pending(StatusReference(caller.client_id, key, accepted.accepted_at), 202)
+
+    def _pending(self, reference: StatusReference, status: int) -> Response:
+        url = f"/v1/redemptions/{reference.sign(self.signing_key)}/status"
+        pending = Deferral(status="pending", accepted_at=reference.accepted_at, redemption=None, status_url=url)
+        headers = {"Retry-After": str(_POLL_SECONDS)}
+        return _json(pending, status, headers | ({"Location": url} if status == 202 else {}))  # noqa: PLR2004 - HTTP's
+
+
+class _Page:
+    """What a request for a page asks for, and its answer.
+
+    Cursors are signed: a client can go on from where it was, and nowhere else.
+    """
+
+    def __init__(self, signing_key: bytes, of: str, request: Request) -> None:
+        self._signer = Signer(signing_key, f"cursor of {of}")
+        given = request.query_params
+        if not given.keys() <= {"limit", "cursor"} or len(given.multi_items()) != len(given):
+            raise ProblemError(problems.MALFORMED, "The query may hold limit and cursor, once each.")
+        limit = given.get("limit", str(PAGE_DEFAULT))
+        if (
+            not limit.isascii()
+            or not limit.isdigit()
+            or len(limit) > len(str(PAGE_MAX))
+            or not 1 <= int(limit) <= PAGE_MAX
+        ):
+            raise ProblemError(problems.MALFORMED, f"limit must be a whole number from 1 to {PAGE_MAX}.")
+        self.size = int(limit)
+        try:
+            self.before = self._signer.open(given["cursor"]).decode() if "cursor" in given else None
+        except InvalidSealError:
+            raise ProblemError(problems.MALFORMED, "cursor must be the next_cursor of an earlier page.") from None
+
+    def answer(self, name: str, found: Sequence[Any], place: Callable[[Any], str]) -> Response:
+        shown = found[: self.size]
+        more = len(found) > self.size
+        return _json({name: shown, "next_cursor": self._signer.seal(place(shown[-1]).encode()) if more else None})
+
+
+@contextmanager
+def _as_problems() -> Iterator[None]:
+    """What domain and ledger raise, as a caller sees it."""
+    try:
+        yield
+    except domain.InvalidRequestError as error:
+        raise ProblemError(problems.MALFORMED, f"{error}.") from error
+    except domain.KeyReusedError:
+        raise ProblemError(problems.KEY_REUSED) from None
+    except domain.InFlightError:
+        raise ProblemError(problems.IN_PROGRESS) from None
+    except LedgerTimeoutError as error:
+        raise ProblemError(problems.LEDGER_TIMEOUT, _RETRY_HINT) from error
+    except LedgerUnavailableError as error:
+        raise ProblemError(problems.LEDGER_UNAVAILABLE, _RETRY_HINT) from error
 
 
 def _key(request: Request) -> str:
     given = request.headers.getlist("idempotency-key")
     if not given:
-        raise ProblemError(problems.KEY_MISSING, "Send a key of your own for each redemption, a UUID say.")
+        raise ProblemError(problems.KEY_MISSING, "Send a key of your own for each request, a UUID say.")
     try:
         return domain.parse_idempotency_key(",".join(given))
     except domain.InvalidKeyError as error:
         raise ProblemError(problems.KEY_MALFORMED, str(error)) from error
 
 
-async def _wanted(request: Request, deadline: float) -> domain.RedemptionRequest:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE)
+def _redemption_id(request: Request, name: str = "redemption_id") -> UUID:
+    with _as_problems():
+        return domain.parse_redemption_id(request.path_params[name])
+
+
+async def _body(
+    request: Request, deadline: float, bytes_max: int = BODY_BYTES_MAX, *, may_be_empty: bool = False
+) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout_at(deadline):
             async for part in request.stream():
                 body += part
-                if len(body) > BODY_BYTES_MAX:
-                    raise ProblemError(problems.BODY_TOO_LARGE, f"at most {BODY_BYTES_MAX} bytes")
+                if len(body) > bytes_max:
+                    raise ProblemError(problems.BODY_TOO_LARGE, f"at most {bytes_max} bytes")
     except TimeoutError:
         raise ProblemError(problems.BODY_TIMEOUT) from None
-    try:
-        return domain.parse_redemption(bytes(body))
-    except domain.InvalidRequestError as error:
-        raise ProblemError(problems.MALFORMED, str(error)) from error
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (may_be_empty and not body):
+        raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE)
+    return bytes(body)
 
 
-def _answer(decision: Decision) -> Response:
-    redemption = decision.redemption
-    headers = {"Idempotent-Replayed": "true"} if decision.replayed else {}
-    location = f"/v1/redemptions/{redemption.redemption_id}"
-    if redemption.rejection is not None:
-        members = {
-            "instance": location,
-            "redemption_id": redemption.redemption_id,
-            "balance": redemption.balance,
-            "points": redemption.points,
-        }
-        raise ProblemError(problems.REJECTIONS[redemption.rejection], members=members, headers=headers)
-    return _json(redemption, 201, headers | {"Location": location})
+def _whole_client_only(caller: Caller) -> None:
+    if caller.account_id is not None:
+        raise ProblemError(problems.FORBIDDEN, "A member's token is good for their own account only.")
+
+
+def _rejected(
+    rejection: domain.Rejection, decided: Redemption | Resolved, location: str, *, replayed: bool
+) -> ProblemError:
+    kind: Kind = problems.REJECTIONS[rejection]
+    members = {
+        "instance": location,
+        "redemption_id": decided.redemption_id,
+        "points": decided.points,
+        "balance": decided.balance,
+        "available": decided.available,
+    }
+    return ProblemError(kind, members=members, headers=_replayed(replayed))
+
+
+def _replayed(replayed: bool) -> dict[str, str]:  # noqa: FBT001 - what it is about
+    return {"Idempotent-Replayed": "true"} if replayed else {}
+
+
+def _settled(redemption: Redemption, accepted_at: datetime | None, url: str) -> Deferral:
+    return Deferral(status="settled", accepted_at=accepted_at, redemption=redemption, status_url=url)
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 - any JSON

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from drills.harness import Issuer
 from service import administration
 from service.app import create_app
 from service.embedded_postgres import embedded_postgres
@@ -82,7 +83,7 @@ class Service:
         """An account's points."""
         answer = await self.client.get(f"/v1/accounts/{account_id}/balance")
         assert answer.status_code == 200, answer.text
-        points: int = answer.json()["balance"]
+        points: int = answer.json()["posted"]
         return points
 
     async def metrics(self, accept: str = "") -> str:
@@ -154,8 +155,11 @@ async def service(serve: Serve) -> AsyncIterator[Service]:
 
 
 @contextmanager
-def process(environment: dict[str, str], *, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The service as a process of its own; yields it and its URL."""
+def process(
+    environment: dict[str, str], *, log: Path, issuer: Issuer | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The service as a process of its own; yields it and its URL. With a database it asks for tokens of an issuer."""
+    environment = {**(issuer.environment() if issuer else {}), **environment}
     with log.open("wb") as output:
         running = subprocess.Popen(
             [sys.executable, "-m", "service", "run"],

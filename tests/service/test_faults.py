@@ -13,7 +13,7 @@ import httpx
 import pytest
 from opentelemetry.trace import StatusCode
 
-from service.ledger import _is_unavailable
+from service.database import is_unavailable
 from slo.metrics import REDEEM_ROUTE
 from tests.service.conftest import TOOLS, Database, Serve, Service, free_ports, tool, wait_for
 
@@ -28,9 +28,17 @@ async def _held(database: Database, account: str) -> AsyncIterator[None]:
         yield
 
 
+async def _waiting(database: Database, count: int = 1) -> None:
+    """So many calls of the ledger wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%redeem_batch%'"
+    async with database.connection() as owner, asyncio.timeout(10):
+        while await owner.fetchval(waiting) != count:
+            await asyncio.sleep(0.02)
+
+
 async def _settled(service: Service, account: str, balance: int) -> None:
     async with asyncio.timeout(10):
-        while await service.balance(account) != balance:  # noqa: ASYNC110 - only the ledger tells
+        while await service.balance(account) != balance:
             await asyncio.sleep(0.02)
 
 
@@ -53,31 +61,46 @@ async def test_a_timeout_leaves_the_write_running(serve: Serve, database: Databa
         assert await service.sample("redemption_points_redeemed_total") == 30
 
 
-async def test_a_timed_out_write_is_not_cancelled(serve: Serve, database: Database) -> None:
+async def test_a_write_whose_caller_has_gone_is_not_cancelled(serve: Serve, database: Database) -> None:
     """The database never gets a cancel request: the waiting call is still there after the caller has gone."""
     account = await database.account(100)
-    async with serve(deadline_seconds=0.2) as service, database.connection() as owner:
+    async with serve(deadline_seconds=5) as service:
         async with _held(database, account):
             request = asyncio.create_task(service.redeem(account, 30))
-            await asyncio.sleep(0.1)
+            await _waiting(database)
             request.cancel()  # the caller hangs up
             await asyncio.gather(request, return_exceptions=True)
-            await asyncio.sleep(0.5)
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%redeem%'"
-            assert await owner.fetchval(waiting) == 1
+            await asyncio.sleep(0.3)
+            await _waiting(database)
         await _settled(service, account, 70)
 
 
 async def test_a_call_that_nobody_waits_for_is_not_begun(serve: Serve, database: Database) -> None:
     """A request that spends its whole time in the queue for a connection writes nothing later."""
     account, other = await database.account(100), await database.account(100)
-    async with serve(deadline_seconds=0.3, pool_max=1) as service:
+    async with serve(deadline_seconds=0.5, pool_max=1) as service:
         async with _held(database, account):
-            first, second = await asyncio.gather(service.redeem(account, 30), service.redeem(other, 30))
-            assert (first.status_code, second.status_code) == (504, 504)
+            first = asyncio.create_task(service.redeem(account, 30))
+            await _waiting(database)  # on the only connection
+            second = await service.redeem(other, 30)
+            assert ((await first).status_code, second.status_code) == (504, 504)
         await _settled(service, account, 70)
         await asyncio.sleep(0.2)
         assert await service.balance(other) == 100
+
+
+async def test_an_account_in_use_elsewhere_does_not_hold_up_others(serve: Serve, database: Database) -> None:
+    """While somebody else keeps an account's lock, redemptions of other accounts are decided as ever."""
+    account, other = await database.account(100), await database.account(100)
+    async with serve(deadline_seconds=10) as service:
+        async with _held(database, account):
+            stuck = [asyncio.create_task(service.redeem(account, 1)) for _ in range(5)]
+            await _waiting(database)
+            answers = [await service.redeem(other, 1) for _ in range(20)]
+            assert {answer.status_code for answer in answers} == {201}
+            assert not any(task.done() for task in stuck)
+        assert {task.status_code for task in await asyncio.gather(*stuck)} == {201}
+        assert (await service.balance(account), await service.balance(other)) == (95, 80)
 
 
 async def test_the_end_waits_for_a_write_in_flight(serve: Serve, database: Database) -> None:
@@ -102,7 +125,7 @@ async def test_an_unreachable_database_is_an_error_of_ours(serve: Serve) -> None
         assert (answer.status_code, answer.json()["code"]) == (503, "ledger-unavailable")
         assert (answer.json()["retryable"], answer.headers["Retry-After"]) == (True, "1")
         assert await service.sample("redemption_requests_total", route=REDEEM_ROUTE, outcome="error") == 1
-        call = next(span for span in service.finished() if span.name == "SELECT ledger.redeem")
+        call = next(span for span in service.finished() if span.name == "SELECT ledger.redeem_batch")
         assert (call.attributes or {})["error.type"] == "ConnectionRefusedError"
         assert call.status.status_code is StatusCode.ERROR
         assert (await service.client.get("/v1/accounts/a/balance")).status_code == 503
@@ -136,6 +159,8 @@ async def test_sessions_that_the_server_ends_are_replaced(service: Service, data
         (asyncpg.CannotConnectNowError(), True),
         (asyncpg.ReadOnlySQLTransactionError(), True),
         (asyncpg.InterfaceError("connection is closed"), True),
+        (asyncpg.InternalClientError("got result for unknown protocol state"), True),
+        (asyncpg.TargetServerAttributeNotMatched("no host can be written to"), True),
         (ConnectionResetError(), True),
         (asyncpg.CheckViolationError(), False),
         (asyncpg.UndefinedFunctionError(), False),
@@ -145,7 +170,7 @@ async def test_sessions_that_the_server_ends_are_replaced(service: Service, data
 )
 async def test_a_server_that_cannot_serve_is_told_from_a_fault_of_ours(error: Exception, *, unavailable: bool) -> None:
     """What passes without a change of the program is `ledger-unavailable`; the rest is an internal error."""
-    assert _is_unavailable(error) is unavailable
+    assert is_unavailable(error) is unavailable
 
 
 # --- a network between the service and its database that misbehaves --------------------------------------------------

@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from drills.harness import Issuer, ledger_database, worker
 from service.__main__ import main
 from tests.service.conftest import TOOLS, Database, free_ports, process, tool, wait_for
 
@@ -42,14 +43,24 @@ def test_it_runs_without_any_setting_and_stops_when_asked(tmp_path: Path, stop: 
     assert [json.loads(line)["route"] for line in lines] == ["POST /v1/redemptions"]
 
 
-def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_path: Path) -> None:
+@pytest.fixture
+def issuer(tmp_path: Path) -> Issuer:
+    """Makes the tokens that a service with a database asks for."""
+    return Issuer(tmp_path)
+
+
+def _bearer(issuer: Issuer) -> dict[str, str]:
+    return {"Authorization": f"Bearer {issuer.token('partner')}"}
+
+
+def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_path: Path, issuer: Issuer) -> None:
     """SIGTERM lets a redemption that waits for the database finish, within the bound."""
     import asyncio  # noqa: PLC0415 - the other tests are synchronous
 
     async def scene() -> None:
         account = await database.account(10)
         environment = {"REDEMPTION_DATABASE_URL": database.app, "REDEMPTION_DEADLINE_SECONDS": "20"}
-        with process(environment, log=tmp_path / "log") as (running, url):
+        with process(environment, log=tmp_path / "log", issuer=issuer) as (running, url):
             async with httpx.AsyncClient(base_url=url, timeout=20) as client, database.connection() as owner:
                 async with owner.transaction():
                     await owner.execute("SELECT 1 FROM ledger.accounts WHERE account_id = $1 FOR UPDATE", account)
@@ -57,7 +68,7 @@ def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_
                         client.post(
                             "/v1/redemptions",
                             json={"account_id": account, "points": 3},
-                            headers={"Idempotency-Key": "a" * 32},
+                            headers={"Idempotency-Key": "a" * 32, **_bearer(issuer)},
                         )
                     )
                     await asyncio.sleep(0.5)
@@ -71,7 +82,7 @@ def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_
     asyncio.run(scene())
 
 
-def test_the_end_does_not_wait_for_ever(database: Database, tmp_path: Path) -> None:
+def test_the_end_does_not_wait_for_ever(database: Database, tmp_path: Path, issuer: Issuer) -> None:
     """A call that the database never answers holds the end up no longer than the settings allow."""
     import asyncio  # noqa: PLC0415 - as above
 
@@ -82,14 +93,14 @@ def test_the_end_does_not_wait_for_ever(database: Database, tmp_path: Path) -> N
             "REDEMPTION_DEADLINE_SECONDS": "0.2",
             "REDEMPTION_SHUTDOWN_SECONDS": "1",
         }
-        with process(environment, log=tmp_path / "log") as (running, url):
+        with process(environment, log=tmp_path / "log", issuer=issuer) as (running, url):
             async with database.connection() as owner, owner.transaction():
                 await owner.execute("SELECT 1 FROM ledger.accounts WHERE account_id = $1 FOR UPDATE", account)
                 async with httpx.AsyncClient(base_url=url) as client:
                     answer = await client.post(
                         "/v1/redemptions",
                         json={"account_id": account, "points": 3},
-                        headers={"Idempotency-Key": "b" * 32},
+                        headers={"Idempotency-Key": "b" * 32, **_bearer(issuer)},
                     )
                 assert answer.status_code == 504
                 began = time.monotonic()
@@ -98,6 +109,60 @@ def test_the_end_does_not_wait_for_ever(database: Database, tmp_path: Path) -> N
                 assert time.monotonic() - began < 5
 
     asyncio.run(scene())
+
+
+def test_a_service_with_a_database_asks_who_calls(database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the callers' keys nothing is started; nor is the demo where others could reach it."""
+    assert main(["run"], {"REDEMPTION_DATABASE_URL": database.app}) == 2
+    assert "REDEMPTION_JWKS_URL or REDEMPTION_JWKS_FILE: missing" in capsys.readouterr().err
+    assert main(["run"], {"REDEMPTION_HOST": "0.0.0.0"}) == 2
+    assert "REDEMPTION_HOST: must be this machine's own" in capsys.readouterr().err
+
+
+def test_keys_that_cannot_be_read_end_with_2(database: Database, tmp_path: Path, issuer: Issuer) -> None:
+    """A file without keys is told in one line, with its name."""
+    issuer.jwks_file.write_text("{}")
+    done = _in_process(
+        ["run"], {"REDEMPTION_DATABASE_URL": database.app, "REDEMPTION_PORT": "0", **issuer.environment()}
+    )
+    assert done.returncode != 0
+    assert str(tmp_path) in done.stderr + done.stdout
+
+
+def test_verify_tells_whether_the_ledger_fits() -> None:
+    """0 and a line for each check when it does; 1 when it does not; the head of the chain is told, for machines too."""
+    with ledger_database() as ledger:
+        ledger.accrue(["guest"], 5)
+        environment = {"REDEMPTION_DATABASE_URL": ledger.worker_url}
+        good = _in_process(["verify"], environment)
+        assert (good.returncode, good.stdout.count("\nok "), good.stderr) == (0, 6, "")
+        told = json.loads(_in_process(["verify", "--json"], environment).stdout)
+        assert told["ok"] is True
+        assert _in_process(["verify", "--expect-head", "1:" + "0" * 64], environment).returncode == 1
+        assert _in_process(["verify", "--expect-head", "soon"], environment).returncode == 2
+        assert main(["verify"], {}) == 2
+
+
+def test_the_worker_keeps_the_ledger_in_order_and_stops_when_asked() -> None:
+    """It seals and verifies, shows so, and ends with 0."""
+    with ledger_database() as ledger:
+        ledger.accrue(["guest"], 5)
+        with worker(ledger.worker_url) as running:
+
+            def shown() -> bool:
+                lines = dict(
+                    line.rsplit(" ", 1)
+                    for line in httpx.get(f"{running.url}/metrics").text.splitlines()
+                    if not line.startswith("#")
+                )
+                verified = float(lines["redemption_ledger_verified_timestamp_seconds"])
+                sealed = float(lines["redemption_chain_sealed_timestamp_seconds"])
+                return verified > 0 and sealed > 0
+
+            wait_for(shown)
+            os.kill(running.process.pid, signal.SIGTERM)
+            wait_for(lambda: not running.process.alive)
+            assert "Traceback" not in running.process.tail(100)
 
 
 def test_wrong_settings_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +177,7 @@ def test_wrong_settings_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "REDEMPTION_MIGRATION_DATABASE_URL: missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--fast"]])
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--fast"], ["redrive", "--max", "many"]])
 def test_wrong_use_ends_with_2(arguments: list[str]) -> None:
     """An unknown command or option, or none, is wrong use."""
     with pytest.raises(SystemExit) as caught:
@@ -151,7 +216,7 @@ def _in_process(arguments: list[str], environment: dict[str, str]) -> subprocess
 
 
 @pytest.mark.e2e
-def test_a_real_jaeger_receives_the_trace(database: Database, tmp_path: Path) -> None:
+def test_a_real_jaeger_receives_the_trace(database: Database, tmp_path: Path, issuer: Issuer) -> None:
     """The trace that a caller began is found in Jaeger with both spans, sent by OTLP before the service ended."""
     if not (TOOLS / "jaeger").exists():
         pytest.fail("this test needs .tools/bin/jaeger: make tools")
@@ -178,13 +243,15 @@ def test_a_real_jaeger_receives_the_trace(database: Database, tmp_path: Path) ->
     }
     with tool("jaeger", *arguments, environment={"SPAN_STORAGE_TYPE": "memory"}):
         wait_for(lambda: _answers(f"http://127.0.0.1:{query}/api/services"))
-        with process(environment, log=tmp_path / "log") as (running, url):
-            answer = _redeem(url, os.urandom(16).hex(), traceparent=f"00-{trace}-b7ad6b7169203331-01")
+        with process(environment, log=tmp_path / "log", issuer=issuer) as (running, url):
+            answer = _redeem(
+                url, os.urandom(16).hex(), traceparent=f"00-{trace}-b7ad6b7169203331-01", **_bearer(issuer)
+            )
             assert answer.json()["trace_id"] == trace
             running.terminate()
             assert running.wait(20) == 0
         found = wait_for(lambda: _answers(f"http://127.0.0.1:{query}/api/traces/{trace}")).json()["data"][0]
-    assert {span["operationName"] for span in found["spans"]} == {"POST /v1/redemptions", "SELECT ledger.redeem"}
+    assert {span["operationName"] for span in found["spans"]} == {"POST /v1/redemptions", "SELECT ledger.redeem_batch"}
     assert {each["serviceName"] for each in found["processes"].values()} == {"redemption"}
 
 

@@ -57,28 +57,51 @@ async def test_a_replay_is_the_same_answer(service: Service, database: Database)
 
 
 async def test_fifty_twins_deduct_once(service: Service, database: Database) -> None:
-    """Fifty requests with one key at the same time: one decides, the others replay it, the points go once."""
+    """Fifty requests with one key at the same time: one decides, the others are told that it is in progress."""
     account, key = await database.account(100), secrets.token_hex(16)
     answers = await asyncio.gather(*(service.redeem(account, 30, key) for _ in range(50)))
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.content for answer in answers}) == 1
-    assert Counter(answer.headers.get("Idempotent-Replayed") for answer in answers) == {"true": 49, None: 1}
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
+    for answer in answers:
+        if answer.status_code == 409:
+            assert (answer.json()["code"], answer.json()["retryable"]) == ("request-in-progress", True)
+            assert answer.headers["Retry-After"] == "1"
+    [made] = [answer for answer in answers if answer.status_code == 201]
+    again = await service.redeem(account, 30, key)
+    assert (again.content, again.headers["Idempotent-Replayed"]) == (made.content, "true")
     assert await service.balance(account) == 70
     async with database.connection() as connection:
         postings = await connection.fetch(
             "SELECT amount FROM ledger.entries WHERE transaction_id = $1 ORDER BY 1",
-            UUID(answers[0].json()["redemption_id"]),
+            UUID(made.json()["redemption_id"]),
         )
     assert [row["amount"] for row in postings] == [-30, 30]
 
 
-async def test_one_key_on_two_accounts_at_once(service: Service, database: Database) -> None:
+async def test_twins_at_two_servers_deduct_once(serve: Serve, database: Database) -> None:
+    """Servers do not know of each other's requests; the ledger alone decides which twin is the first."""
+    async with serve() as one, serve() as two:
+        for _ in range(20):
+            account, key = await database.account(100), secrets.token_hex(16)
+            answers = await asyncio.gather(one.redeem(account, 30, key), two.redeem(account, 30, key))
+            assert [answer.status_code for answer in answers] == [201, 201]
+            assert answers[0].content == answers[1].content
+            assert Counter(answer.headers.get("Idempotent-Replayed") for answer in answers) == {"true": 1, None: 1}
+            assert await one.balance(account) == 70
+
+
+async def test_one_key_on_two_accounts_at_once(serve: Serve, database: Database) -> None:
     """Twins that differ in the account cannot meet at its lock; still one of them alone gets the key."""
     accounts = [await database.account(100) for _ in range(8)]
     key = secrets.token_hex(16)
-    answers = await asyncio.gather(*(service.redeem(account, 30, key) for account in accounts))
-    assert Counter(answer.status_code for answer in answers) == {201: 1, 422: 7}
-    assert sum([await service.balance(account) for account in accounts]) == 770
+    async with serve() as one, serve() as two:
+        answers = await asyncio.gather(
+            *((one, two)[n % 2].redeem(account, 30, key) for n, account in enumerate(accounts))
+        )
+        codes = Counter(answer.status_code for answer in answers)
+        assert codes[201] == 1
+        assert codes[409] + codes[422] == 7
+        assert [(await one.redeem(account, 30, key)).status_code for account in accounts].count(422) == 7
+        assert sum([await one.balance(account) for account in accounts]) == 770
 
 
 async def test_a_key_cannot_be_used_for_something_else(service: Service, database: Database) -> None:
@@ -144,9 +167,14 @@ async def test_the_ledger_adds_up_after_a_storm(serve: Serve, database: Database
     calls = wanted + chance.choices(wanted, k=150)
     chance.shuffle(calls)
     spent: Counter[str] = Counter()
-    async with serve(in_flight_max=len(calls)) as service:
-        answers = await asyncio.gather(*(service.redeem(*call) for call in calls))
-        assert {answer.status_code for answer in answers} == {201, 422}
+    room = asyncio.Semaphore(100)  # as many as are let in at once from the start
+
+    async def redeem(service: Service, call: tuple[str, int, str]) -> int:
+        async with room:
+            return (await service.redeem(*call)).status_code
+
+    async with serve() as service:
+        assert set(await asyncio.gather(*(redeem(service, call) for call in calls))) <= {201, 409, 422}
         for account, points, key in wanted:
             final = await service.redeem(account, points, key)
             assert final.headers["Idempotent-Replayed"] == "true"

@@ -1,0 +1,293 @@
+"""The server's HTTP protocol: turns a request away before anything is made of it, and stops without losing one.
+
+A part of uvicorn's own protocol for httptools, which serves every other request unchanged. Refusing a request in
+the middleware costs its scope, its task and its trace; at the headers it costs one write. And a server that is
+about to stop asks its callers to leave, rather than cutting the connections on which their next requests come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any, ClassVar, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service import problems
+from service.admission import Admission, Priority
+from service.middleware import QUIET_PATHS, ROUTES, Observer, Route, asks_to_defer
+from service.problems import Kind, ProblemError
+
+HEAD_BYTES_MAX: Final = 64 * 1024  # of what arrives after the first read; neither uvicorn nor httptools has a bound
+DISCARDED_BYTES_MAX: Final = 64 * 1024  # of a body that nobody reads; a redemption has some hundred bytes
+DISCARDED_SECONDS_MAX: Final = 5.0  # as uvicorn waits for a next request
+
+_LINE_SECONDS: Final = 1.0
+_TICK_SECONDS: Final = 0.1  # uvicorn's own
+
+
+class Gate:
+    """Says at the headers which requests are turned away, and keeps count of them; one for each server.
+
+    Args:
+        admission: Who may come in.
+        observer: Where the refused are counted; they share one log line a second.
+        defers: Whether there is a queue: then a redemption that asks for it is left to the middleware.
+    """
+
+    def __init__(self, admission: Admission, observer: Observer, defers: Callable[[], bool] = lambda: False) -> None:
+        self._admission = admission
+        self._observer = observer
+        self._defers = defers
+        self._is_leaving = False
+        self._rendered: dict[str, bytes] = {}
+        self._rendered_for: list[tuple[bytes, bytes]] | None = None
+        self._not_logged = 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """The server will stop soon: the probe of readiness says so, and every answer ends its connection."""
+        return self._is_leaving
+
+    def leave(self) -> None:
+        """From now on every answer ends its connection; requests are served as before."""
+        self._is_leaving = True
+
+    def drain(self) -> None:
+        """From now on no request is served; those in flight are."""
+        self._admission.drain()
+
+    def route_refused(self, method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Route | None:
+        """The route of a request that is to be turned away; None lets it go on."""
+        if not self._admission.would_refuse(Priority.BULK):  # the first to be refused
+            return None
+        path = url.partition(b"?")[0]
+        if not path.startswith(b"/") or b"%" in path:
+            return None  # rare, and to be understood by the one who reads URLs; the middleware refuses it then
+        text = path.decode("latin-1")
+        if text in QUIET_PATHS:
+            return None
+        route = ROUTES.find(method.decode("latin-1"), text)
+        if not self._admission.would_refuse(route.priority) or (self._defers() and asks_to_defer(route, headers)):
+            return None
+        return route
+
+    def refusal(self, headers: list[tuple[bytes, bytes]], *, keep_alive: bool, with_body: bool) -> bytes:
+        """The whole answer to a request that is turned away.
+
+        Args:
+            headers: The server's own, such as the date; uvicorn makes a new list each second.
+            keep_alive: The connection stays.
+            with_body: False for HEAD.
+        """
+        if headers is not self._rendered_for:
+            self._rendered_for = headers
+            self._rendered = {kind.code: _head(kind, headers) for kind in (problems.OVERLOADED, problems.DRAINING)}
+        reason = self._admission.refusal_reason
+        return b"%bretry-after: %d\r\n%b\r\n%b" % (
+            self._rendered[reason],
+            self._admission.retry_after_seconds(),
+            b"" if keep_alive else b"connection: close\r\n",
+            _BODIES[reason] if with_body else b"",
+        )
+
+    def count(self, route: Route, seconds: float) -> None:
+        """Count a request that was turned away, and have it logged with the others of this second."""
+        self._observer.count_shed(route.priority, self._admission.refusal_reason)
+        self._observer.count(route.name, "shed", seconds)
+        if not self._not_logged:
+            asyncio.get_running_loop().call_later(_LINE_SECONDS, self.log_refused)
+        self._not_logged += 1
+
+    def log_refused(self) -> None:
+        """Write the line of the requests that were turned away since the last; also to be called at the end."""
+        count, self._not_logged = self._not_logged, 0
+        if count:
+            self._observer.log.warning("shed", count=count, outcome="shed", reason=self._admission.refusal_reason)
+
+
+class GatedProtocol(HttpToolsProtocol):
+    """Uvicorn's protocol, with a gate before it. A request passes it, or is answered here and never seen again."""
+
+    gate: ClassVar[Gate]
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **named)
+        self._head_bytes: int | None = None  # None between the head of a request and the next
+        self._is_refused = False
+        self._stays = True  # the connection, after a refusal
+        self._discarded_bytes = 0
+        self._discarding: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived."""
+        was_in_head = self._head_bytes is not None
+        super().data_received(data)
+        if self._head_bytes is not None and was_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse_head()
+        if self._is_refused and self._discarding is None:
+            self._discarding = self.loop.call_later(DISCARDED_SECONDS_MAX, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is closed."""
+        self._end_discarding()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The whole head is here: turn the request away, or let uvicorn serve it."""
+        self._head_bytes = None
+        started = time.perf_counter()
+        route = self._route_refused()
+        if route is not None:
+            self._refuse()
+            self.gate.count(route, time.perf_counter() - started)
+            return
+        super().on_headers_complete()
+        if self.gate.is_leaving:
+            self.leave()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body; that of a refused request is thrown away, up to a limit."""
+        if not self._is_refused:
+            super().on_body(body)
+            return
+        self._discarded_bytes += len(body)
+        if self._discarded_bytes > DISCARDED_BYTES_MAX:
+            self.transport.close()
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request."""
+        if not self._is_refused:
+            super().on_message_complete()
+            return
+        self._is_refused = False
+        self._end_discarding()
+        if self._stays:
+            self.on_response_complete()  # waits for the next request, for as long as uvicorn does
+        else:
+            self.transport.close()
+
+    def leave(self) -> None:
+        """End the connection with the answer that is due, if that can still be said in it."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
+    def _route_refused(self) -> Route | None:
+        # An answer must not overtake an earlier one, nor pile up before a caller who does not read.
+        if self.cycle is not None and not self.cycle.response_complete:
+            return None
+        if self.flow.write_paused or self.parser.should_upgrade():
+            return None
+        return self.gate.route_refused(self.parser.get_method(), self.url, self.headers)
+
+    def _refuse(self) -> None:
+        self._is_refused = True
+        self._discarded_bytes = 0
+        self._stays = (
+            self.parser.should_keep_alive()
+            and self.parser.get_http_version() != "1.0"  # as uvicorn
+            and not self.expect_100_continue  # whether its body still comes nobody can know
+            and not self.gate.is_leaving
+        )
+        self.transport.write(
+            self.gate.refusal(
+                self.server_state.default_headers,
+                keep_alive=self._stays,
+                with_body=self.parser.get_method() != b"HEAD",
+            )
+        )
+        if self.expect_100_continue:
+            self.transport.close()
+
+    def _refuse_head(self) -> None:
+        head = _head(problems.HEADERS_TOO_LARGE, self.server_state.default_headers)
+        self.transport.write(b"%bconnection: close\r\n\r\n%b" % (head, _BODIES[problems.HEADERS_TOO_LARGE.code]))
+        self.transport.close()
+
+    def _end_discarding(self) -> None:
+        if self._discarding is not None:
+            self._discarding.cancel()
+            self._discarding = None
+
+
+def gated(gate: Gate) -> type[GatedProtocol]:
+    """The protocol for `uvicorn.Config(http=...)`, with this gate."""
+    return type("GatedProtocol", (GatedProtocol,), {"gate": gate})
+
+
+class Server(uvicorn.Server):
+    """Leaves before it stops, so that a rolling restart loses no request.
+
+    Uvicorn closes idle connections at once when it is told to stop, and a request that is on its way on one of them
+    is lost. This one goes on serving for a while, new connections too, and ends each connection with its next
+    answer: `Connection: close` makes a caller open another one, by then at another server. Told to stop once more,
+    it stops at once.
+
+    Args:
+        config: With the protocol of `gated(gate)`.
+        gate: The same.
+        leaving_seconds: How long; more than the load balancer needs to see that the server is not ready any more.
+        on_leaving: Called when that begins.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        gate: Gate,
+        *,
+        leaving_seconds: float,
+        on_leaving: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(config)
+        self._gate = gate
+        self._leaving_seconds = leaving_seconds
+        self._on_leaving = on_leaving
+        self._is_hurried = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal asks to stop."""
+        self._is_hurried = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave, then stop."""
+        self._gate.leave()
+        self._on_leaving()
+        for connection in self.server_state.connections:
+            if isinstance(connection, GatedProtocol):
+                connection.leave()
+        loop = asyncio.get_running_loop()
+        end, ticks = loop.time() + self._leaving_seconds, 0
+        while loop.time() < end and not self._is_hurried:
+            await asyncio.sleep(_TICK_SECONDS)
+            ticks += 1
+            await self.on_tick(ticks)  # keeps the date in the answers right
+        self._gate.drain()
+        await super().shutdown(sockets)
+        self._gate.log_refused()
+
+
+def _head(kind: Kind, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Status line and headers of a problem, but for those that differ from one request to the next."""
+    own = (
+        (b"content-type", problems.MEDIA_TYPE.encode()),
+        (b"content-length", str(len(_BODIES[kind.code])).encode()),
+    )
+    return STATUS_LINE[kind.status] + b"".join(b"%b: %b\r\n" % each for each in (*headers, *own))
+
+
+_BODIES: Final = {
+    kind.code: bytes(problems.response(ProblemError(kind), None).body)
+    for kind in (problems.OVERLOADED, problems.DRAINING, problems.HEADERS_TOO_LARGE)
+}

@@ -1,0 +1,510 @@
+"""The server on a real socket: refuses at the headers, serves everything else as uvicorn does, stops without a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from http.client import HTTPResponse
+
+import orjson
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service import protocol
+from service.admission import Priority, Ticket
+from service.middleware import RequestMiddleware
+from service.protocol import DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, Gate, Server, gated
+from slo.metrics import REDEEM_ROUTE
+from tests.service.test_middleware import BALANCE_ROUTE, Front, new_front
+
+REDEEM = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+BALANCE = b"GET /v1/accounts/a/balance HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@dataclass(slots=True)
+class App:
+    """Answers with what it was sent; what it is told to hold waits."""
+
+    seen: list[str]
+    go_on: threading.Event
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self.seen.append(scope["path"])
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        while scope["path"].endswith("/void") and not self.go_on.is_set():
+            await asyncio.sleep(0.01)
+        text = orjson.dumps({"path": scope["path"], "body": body.decode()})
+        headers = [(b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+
+class _InThread(Server):
+    """Can be asked for its loop, so that a test may do something between two of its turns."""
+
+    loop: asyncio.AbstractEventLoop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+
+@dataclass(slots=True)
+class Running:
+    """A server in a thread of its own."""
+
+    front: Front
+    app: App
+    gate: Gate
+    server: _InThread
+    thread: threading.Thread
+    port: int
+
+    @contextmanager
+    def full(self, priority: Priority = Priority.CRITICAL) -> Iterator[list[Ticket]]:
+        """No place is left for this priority while the block runs."""
+        tickets = self.front.fill(priority)
+        try:
+            yield tickets
+        finally:
+            for ticket in tickets:
+                ticket.leave(None)
+
+    def connect(self) -> socket.socket:
+        """A connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def talk(self, *parts: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+        """All answers to what is sent on one connection, which is then closed by the caller."""
+        with self.connect() as connection:
+            with suppress(OSError):  # the server may have closed
+                for part in parts:
+                    connection.sendall(part)
+                    time.sleep(0.02)
+                connection.shutdown(socket.SHUT_WR)
+            return list(_answers(connection))
+
+    def stop(self) -> None:
+        """Ask it to stop, as SIGTERM does."""
+        self.server.should_exit = True
+
+    def shed(self, route: str = REDEEM_ROUTE) -> float:
+        """How many requests of a route counted as shed."""
+        return self.front.sample("redemption_requests_total", route=route, outcome="shed")
+
+
+def _answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """The next answer; names of headers in small letters."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    headers = {name.lower(): value for name, value in answer.getheaders()}
+    return answer.status, headers, answer.read()
+
+
+def _answers(connection: socket.socket) -> Iterator[tuple[int, dict[str, str], bytes]]:
+    """All answers until the server closes; each has a Content-Length."""
+    with connection.makefile("rb") as stream:
+        while line := stream.readline():
+            headers = {}
+            while header := stream.readline().strip():
+                name, _, value = header.decode().partition(": ")
+                headers[name.lower()] = value
+            yield int(line.split()[1]), headers, stream.read(int(headers.get("content-length", 0)))
+
+
+@contextmanager
+def _running(
+    *, leaving_seconds: float = 0, plain: bool = False, limit: int = 8, keep_alive_seconds: int = 30
+) -> Iterator[Running]:
+    front, app = new_front(limit), App([], threading.Event())
+    gate = Gate(front.admission, front.observer)
+    config = uvicorn.Config(
+        RequestMiddleware(app, front.observer, front.admission),
+        loop="uvloop",
+        http=HttpToolsProtocol if plain else gated(gate),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=keep_alive_seconds,
+        timeout_graceful_shutdown=10,
+    )
+    server = _InThread(config, gate, leaving_seconds=leaving_seconds)
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    running = Running(front, app, gate, server, thread, listener.getsockname()[1])
+    _wait_for(lambda: server.started)
+    try:
+        yield running
+    finally:
+        app.go_on.set()
+        running.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def _wait_for(what: Callable[[], object]) -> None:
+    for _ in range(2000):
+        if what():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Running]:
+    """One server for the tests that leave it as it was."""
+    with _running() as running:
+        yield running
+
+
+@pytest.fixture
+def running(shared: Running) -> Running:
+    """A server with places for eight, that has seen nothing."""
+    shared.app.seen.clear()
+    return shared
+
+
+def test_a_refused_request_is_told_when_to_come_back(running: Running) -> None:
+    """The answer is a problem with the server's date and a hint; the application never hears of the request."""
+    before = running.shed()
+    with running.full():
+        [(status, headers, body)] = running.talk(REDEEM)
+    assert (status, orjson.loads(body)["code"]) == (503, "overloaded")
+    assert headers["content-type"] == "application/problem+json"
+    assert int(headers["content-length"]) == len(body)
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert "date" in headers
+    assert "connection" not in headers
+    assert running.app.seen == []
+    assert running.shed() == before + 1
+
+
+def test_the_refused_are_counted_one_by_one_and_logged_together() -> None:
+    """Each counts by route and priority, with its duration; one line a second tells how many there were."""
+    with _running() as running:
+        with running.full():
+            assert [status for status, _, _ in running.talk(*[REDEEM] * 3, *[BALANCE] * 2)] == [503] * 5
+        assert (running.shed(), running.shed(BALANCE_ROUTE)) == (3, 2)
+        assert running.front.sample("redemption_shed_total", priority="redeem", reason="overloaded") == 3
+        assert running.front.sample("redemption_shed_total", priority="read", reason="overloaded") == 2
+        name = "redemption_request_duration_seconds_count"
+        assert running.front.sample(name, route=REDEEM_ROUTE, outcome="shed") == 3
+        _wait_for(running.front.lines)
+    [line] = running.front.lines()
+    assert (line["event"], line["level"], line["count"], line["reason"]) == ("shed", "warning", 5, "overloaded")
+
+
+def test_what_was_not_logged_yet_is_logged_at_the_end() -> None:
+    """A server that stops tells of the requests that it refused last."""
+    with _running() as running, running.full():
+        running.talk(REDEEM)
+        running.stop()
+        running.thread.join(20)
+    assert [line["count"] for line in running.front.lines()] == [1]
+
+
+def test_the_connection_of_a_refused_request_stays(running: Running) -> None:
+    """On one connection a refused request, with its body in pieces, is followed by one that is served."""
+    with running.connect() as connection:
+        with running.full():
+            connection.sendall(REDEEM[:-3])
+            assert _answer(connection)[0] == 503
+            connection.sendall(REDEEM[-3:-1])
+            time.sleep(0.05)
+            connection.sendall(REDEEM[-1:])
+            connection.sendall(REDEEM)
+            assert _answer(connection)[0] == 503
+        connection.sendall(REDEEM)
+        status, _, body = _answer(connection)
+    assert (status, orjson.loads(body)) == (200, {"path": "/v1/redemptions", "body": "hello"})
+
+
+def test_the_body_of_a_refused_request_is_no_request(running: Running) -> None:
+    """What looks like a request within a refused body, plain or chunked, is thrown away with it."""
+    inner = b"POST /v1/redemptions/evil/capture HTTP/1.1\r\nHost: a\r\n\r\n"
+    plain = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(inner), inner)
+    chunks = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    with running.full(Priority.REDEEM):
+        assert [each[0] for each in running.talk(plain, chunks % (len(inner), inner), BALANCE)] == [503, 503, 503]
+    assert running.app.seen == []
+
+
+def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
+    """A refusal waits for the answers to what came before it, and those after it for the refusal."""
+    hold = b"POST /v1/redemptions/a/void HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    last = b"POST /v1/redemptions/b/capture HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    running.app.go_on.clear()
+    with running.connect() as connection:
+        connection.sendall(hold)
+        _wait_for(lambda: running.app.seen)
+        with running.full(Priority.REDEEM):
+            connection.sendall(BALANCE + last + BALANCE)
+            time.sleep(0.1)
+            running.app.go_on.set()
+            time.sleep(0.1)
+            connection.shutdown(socket.SHUT_WR)
+            answers = list(_answers(connection))
+    assert [status for status, _, _ in answers] == [200, 503, 200, 503]
+    assert [orjson.loads(body).get("path") for _, _, body in answers] == [
+        "/v1/redemptions/a/void",
+        None,
+        "/v1/redemptions/b/capture",
+        None,
+    ]
+
+
+def test_a_pipeline_of_refused_requests_is_answered_one_by_one(running: Running) -> None:
+    """Many requests in one packet get as many answers."""
+    with running.full():
+        assert [status for status, _, _ in running.talk(REDEEM * 50)] == [503] * 50
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        REDEEM.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REDEEM.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Host: a", b"Connection: keep-alive"),
+        REDEEM.replace(b"Host: a", b"Host: a\r\nConnection: close"),
+    ],
+)
+def test_a_caller_who_wants_the_connection_closed_gets_that(running: Running, request_: bytes) -> None:
+    """HTTP/1.0 and `Connection: close`: the whole body is read, the answer says that it closes, and it does."""
+    with running.full(), running.connect() as connection:
+        connection.sendall(request_[:-2])
+        time.sleep(0.05)
+        connection.sendall(request_[-2:])
+        [(status, headers, body)] = _answers(connection)
+    assert (status, headers["connection"], orjson.loads(body)["code"]) == (503, "close", "overloaded")
+
+
+def test_head_gets_no_body(running: Running) -> None:
+    """A refused HEAD gets the headers alone, and the connection goes on with the next request."""
+    with running.full(), running.connect() as connection:
+        connection.sendall(BALANCE.replace(b"GET", b"HEAD") + BALANCE)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as stream:
+            first, second, body = stream.read().split(b"\r\n\r\n")
+    for head in (first, second):
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"content-length: %d\r\n" % len(body) in head
+
+
+def test_a_connection_is_not_kept_for_ever_after_a_refusal() -> None:
+    """It waits for the next request as long as uvicorn would."""
+    with _running(keep_alive_seconds=1) as running, running.full(), running.connect() as connection:
+        connection.sendall(REDEEM)
+        assert _answer(connection)[0] == 503
+        assert _is_closed(connection)
+
+
+def test_who_waits_for_100_continue_is_refused_without_it(running: Running) -> None:
+    """The refusal is the only answer, and ends the connection: whether the body still comes nobody knows."""
+    request = REDEEM[:-5].replace(b"Host: a", b"Host: a\r\nExpect: 100-continue")
+    with running.full(), running.connect() as connection:
+        connection.sendall(request)
+        [(status, headers, _)] = _answers(connection)
+    assert (status, headers["connection"]) == (503, "close")
+    with running.connect() as connection:
+        connection.sendall(request)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(b"hello")
+        assert _answer(connection)[0] == 200
+
+
+def test_a_large_body_of_a_refused_request_ends_the_connection(running: Running) -> None:
+    """Up to a limit it is thrown away; beyond it nobody reads on."""
+    for length, status in ((DISCARDED_BYTES_MAX, 200), (DISCARDED_BYTES_MAX + 1, None)):
+        head = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
+        with running.connect() as connection:
+            with running.full():
+                connection.sendall(head)
+                assert _answer(connection)[0] == 503
+            connection.sendall(b" " * length)
+            if status:
+                connection.sendall(REDEEM)
+                assert _answer(connection)[0] == status
+            else:
+                assert _is_closed(connection)
+
+
+def test_a_body_that_does_not_come_ends_the_connection(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused caller who stops in the middle of the body, or sends it in drops, is not waited for."""
+    monkeypatch.setattr(protocol, "DISCARDED_SECONDS_MAX", 0.2)
+    with running.full(), running.connect() as connection:
+        connection.sendall(REDEEM[:-5])
+        assert _answer(connection)[0] == 503
+        for drop in (b"h", b"e", b"l"):
+            time.sleep(0.05)
+            with suppress(OSError):
+                connection.sendall(drop)
+        assert _is_closed(connection)
+
+
+def test_probes_and_strange_urls_are_not_refused_at_the_headers(running: Running) -> None:
+    """The probes are always served; a URL that must be read with care is left to who reads it, and refused there."""
+    with running.full():
+        asked = [b"/livez", b"/readyz?full=1", b"/metrics", b"/v1/%72edemptions", b"http://a/v1/redemptions"]
+        answers = running.talk(*(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % url for url in asked))
+    assert [status for status, _, _ in answers] == [200, 200, 200, 503, 503]
+    assert running.app.seen == ["/livez", "/readyz", "/metrics"]
+
+
+def test_a_head_without_end_is_cut(running: Running) -> None:
+    """Headers that go on and on are answered with 431 and end the connection; uvicorn would keep them all."""
+    with running.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n")
+        time.sleep(0.05)
+        with suppress(OSError):
+            for _ in range(3):
+                connection.sendall(b"x-more: %b\r\n" % (b"a" * (HEAD_BYTES_MAX // 2)))
+                time.sleep(0.05)
+        status, headers, body = _answer(connection)
+    assert (status, headers["connection"], orjson.loads(body)["code"]) == (431, "close", "headers-too-large")
+
+
+def test_a_long_body_is_no_head(running: Running) -> None:
+    """The limit of the head says nothing of a body, nor of many requests on one connection."""
+    head = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (2 * HEAD_BYTES_MAX)
+    body = b" " * HEAD_BYTES_MAX
+    assert [status for status, _, _ in running.talk(head, body, body, *[REDEEM] * 20)] == [200] * 21
+
+
+def _exchanges() -> Sequence[tuple[bytes, ...]]:
+    return (
+        (REDEEM,),
+        (REDEEM[:30], REDEEM[30:]),
+        (REDEEM * 3,),
+        (BALANCE.replace(b"GET", b"HEAD"),),
+        (REDEEM.replace(b"HTTP/1.1", b"HTTP/1.0"),),
+        (REDEEM.replace(b"Host: a", b"Host: a\r\nConnection: close"), REDEEM),
+        (b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",),
+        (b"nonsense\r\n\r\n",),
+        (BALANCE.replace(b"Host: a", b"Host: a\r\nConnection: upgrade\r\nUpgrade: websocket"),),
+    )
+
+
+@pytest.mark.parametrize("number", range(len(_exchanges())))
+def test_what_is_not_refused_is_served_as_uvicorn_does(running: Running, plain: Running, number: int) -> None:
+    """The same bytes get the same answers from uvicorn's own protocol."""
+
+    def talked(to: Running) -> list[tuple[int, dict[str, str], bytes]]:
+        answers = to.talk(*_exchanges()[number])
+        return [(status, headers | {"date": ""}, body) for status, headers, body in answers]
+
+    assert talked(running) == talked(plain)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Running]:
+    """A server with uvicorn's own protocol."""
+    with _running(plain=True) as running:
+        yield running
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+# --- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_leaving_server_answers_and_closes() -> None:
+    """On an idle connection, on one with a request in flight and on a new one: the answer is good, and the last."""
+    hold = b"POST /v1/redemptions/a/void HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    with _running(leaving_seconds=60) as running, ExitStack() as stack:
+        idle, busy = (stack.enter_context(running.connect()) for _ in range(2))
+        idle.sendall(BALANCE)
+        status, headers, _ = _answer(idle)
+        assert (status, "connection" in headers) == (200, False)
+        busy.sendall(hold)
+        _wait_for(lambda: "/v1/redemptions/a/void" in running.app.seen)
+        assert not running.gate.is_leaving
+        running.stop()
+        _wait_for(lambda: running.gate.is_leaving)
+        new = stack.enter_context(running.connect())
+        new.sendall(BALANCE)
+        idle.sendall(BALANCE)
+        running.app.go_on.set()
+        for connection in (new, idle, busy):
+            status, headers, _ = _answer(connection)
+            assert (status, headers["connection"]) == (200, "close")
+            assert _is_closed(connection)
+        with running.full():
+            [(status, headers, _)] = running.talk(REDEEM)
+        assert (status, headers["connection"]) == (503, "close")
+        _hurry(running)
+
+
+def _hurry(running: Running) -> None:
+    """A second signal."""
+    running.server.loop.call_soon_threadsafe(running.server.handle_exit, 15, None)
+
+
+def test_no_request_is_lost_by_a_rolling_restart() -> None:
+    """Callers that open a new connection upon `Connection: close`, then to the other server, get every answer."""
+    with _running(leaving_seconds=1, limit=1000) as old, _running(limit=1000) as new:
+        caller = _Caller([old, new])
+        callers = [threading.Thread(target=caller.call, args=(pause,)) for pause in (0, 0, 0.01, 0.1, 0.3)]
+        for each in callers:
+            each.start()
+        _wait_for(lambda: caller.answered >= 200)
+        old.stop()
+        old.thread.join(20)
+        assert not old.thread.is_alive()
+        seen = caller.answered
+        _wait_for(lambda: caller.answered >= seen + 200)
+        caller.is_done = True
+        for each in callers:
+            each.join(20)
+    assert caller.lost == []
+    assert old.app.seen
+    assert new.app.seen
+
+
+class _Caller:
+    """Calls the first server that does not leave, as a load balancer would, and never twice for one request."""
+
+    def __init__(self, servers: list[Running]) -> None:
+        self._servers = servers
+        self.answered = 0
+        self.lost: list[str] = []
+        self.is_done = False
+
+    def call(self, pause_seconds: float) -> None:
+        """Call until told to end."""
+        while not self.is_done:
+            server = next(each for each in self._servers if not each.gate.is_leaving)
+            with server.connect() as connection:
+                while not self.is_done and self._asked(connection):
+                    time.sleep(pause_seconds)
+
+    def _asked(self, connection: socket.socket) -> bool:
+        """Whether the connection goes on."""
+        try:
+            connection.sendall(REDEEM)
+            status, headers, _ = _answer(connection)
+        except (OSError, ValueError) as error:
+            self.lost.append(repr(error))
+            return False
+        if status != 200:
+            self.lost.append(str(status))
+        self.answered += 1
+        return headers.get("connection") != "close"
