@@ -47,6 +47,7 @@ from drills.harness import (
     unwinding_on_sigterm,
     wait_until,
     webhook_receiver,
+    worker,
 )
 from service.embedded_postgres import EmbeddedPostgresError
 from slo import artefacts
@@ -135,7 +136,8 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
         tell("Postgres runs, with the ledger's schema and some guests' points.")
         path = start(toxiproxy(database.address))
         shop = start(service(path.through(database.url)))
-        guests = start(traffic(shop.url, _ACCOUNTS, _LOAD))
+        settler = start(worker(database.worker_url))
+        guests = start(traffic(shop.url, _ACCOUNTS, _LOAD, shop.headers))
         tell(f"The redemption service runs at {shop.url}; guests send {_LOAD.per_second:g} requests a second.")
         people, links = start(webhook_receiver()), start(pages(folder / "generated"))
         time.sleep(_WARM_UP_SECONDS)  # first requests are slow, and no guest's fault
@@ -148,7 +150,7 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
         metrics = start(
             prometheus(
                 rules=rules,
-                targets={"redemption": [shop.address]},
+                targets={"redemption": [shop.address], "redemption-worker": [settler.address]},
                 alertmanager_url=pager.url,
                 scrape_interval=_SCRAPE_INTERVAL,
                 data=past,
@@ -184,6 +186,7 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
                 "postgres": database.address,
                 "path": path.listen,
                 "service": shop.address,
+                "worker": settler.address,
                 "alertmanager": pager.url,
                 "prometheus": metrics.url,
                 "people": people.url,

@@ -14,6 +14,7 @@ from drills.harness.alertmanager import Alertmanager, alertmanager
 from drills.harness.http import wait_until
 from drills.harness.jaeger import Jaeger, jaeger
 from drills.harness.pages import Pages, pages
+from drills.harness.postgres import PostgresPair, PostgresTls, postgres_pair, postgres_tls
 from drills.harness.process import (
     HarnessError,
     Process,
@@ -24,41 +25,54 @@ from drills.harness.process import (
     unwinding_on_sigterm,
 )
 from drills.harness.prometheus import ActiveAlert, Prometheus, Sample, Series, prometheus
-from drills.harness.redemption import LedgerDatabase, Service, ledger_database, service
+from drills.harness.redemption import LedgerDatabase, Service, ledger_database, service, worker
+from drills.harness.sqs import SqsQueue, sqs_queue
+from drills.harness.tokens import Issuer
 from drills.harness.toxiproxy import Toxiproxy, toxiproxy
 from drills.harness.traffic import Load, Traffic, traffic
+from drills.harness.valkey import ValkeyCluster, valkey_cluster
 from drills.harness.webhook import Notification, WebhookReceiver, webhook_receiver
 
 __all__ = [
     "ActiveAlert",
     "Alertmanager",
     "HarnessError",
+    "Issuer",
     "Jaeger",
     "LedgerDatabase",
     "Load",
     "Notification",
     "Pages",
+    "PostgresPair",
+    "PostgresTls",
     "Process",
     "Prometheus",
     "Sample",
     "Series",
     "Service",
+    "SqsQueue",
     "TerminatedError",
     "Toxiproxy",
     "Traffic",
+    "ValkeyCluster",
     "WebhookReceiver",
     "alertmanager",
     "free_ports",
     "jaeger",
     "ledger_database",
     "pages",
+    "postgres_pair",
+    "postgres_tls",
     "prometheus",
     "running",
     "service",
+    "sqs_queue",
     "tool",
     "toxiproxy",
     "traffic",
     "unwinding_on_sigterm",
+    "valkey_cluster",
     "wait_until",
     "webhook_receiver",
+    "worker",
 ]

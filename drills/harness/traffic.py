@@ -87,17 +87,20 @@ class Load:
 
 
 @contextmanager
-def traffic(url: str, accounts: Sequence[str], load: Load | None = None) -> Iterator[Traffic]:
+def traffic(
+    url: str, accounts: Sequence[str], load: Load | None = None, headers: Mapping[str, str] | None = None
+) -> Iterator[Traffic]:
     """Send requests from a thread of this process while the block runs, within the load's limits.
 
     Args:
         url: The service's base URL.
         accounts: Whose points are spent, in turn.
         load: How much; by default what `Load` says.
+        headers: Sent along with each request, to say who asks.
     """
     counts: Counter[str] = Counter()
     stop = threading.Event()
-    sender = _Sender(url, tuple(accounts), load or Load(), counts, stop)
+    sender = _Sender(url, tuple(accounts), load or Load(), dict(headers or {}), counts, stop)
     thread = threading.Thread(target=lambda: asyncio.run(sender.run()), name="traffic", daemon=True)
     flowing = Traffic(counts, stop, thread)
     thread.start()
@@ -112,6 +115,7 @@ class _Sender:
     url: str
     accounts: tuple[str, ...]
     load: Load
+    headers: dict[str, str]
     counts: Counter[str]
     stop: threading.Event
 
@@ -119,7 +123,7 @@ class _Sender:
         limits = httpx.Limits(max_connections=self.load.in_flight_max)
         waiting: set[asyncio.Task[None]] = set()
         async with httpx.AsyncClient(
-            base_url=self.url, trust_env=False, timeout=_ANSWER_SECONDS_MAX, limits=limits
+            base_url=self.url, headers=self.headers, trust_env=False, timeout=_ANSWER_SECONDS_MAX, limits=limits
         ) as http:
             started = time.monotonic()
             for number in range(self.load.requests_max):
