@@ -20,12 +20,12 @@ quietly = $(if $(V),$(1),mkdir -p .tools/log; $(1) &>.tools/log/$(@F) || { cat .
 
 ##@ Every day
 
-.PHONY: help setup generate check demo test
+.PHONY: help setup generate check demo test test-drills
 help: ## list these words
 	if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then b=$$'\e[1m' c=$$'\e[36m' r=$$'\e[0m'; else b= c= r=; fi
 	awk -F ':.*## ' -v b="$$b" -v c="$$c" -v r="$$r" '
 	    /^##@/           {printf "%s%s%s%s\n", n++ ? "\n" : "", b, substr($$0, 5), r}
-	    /^[a-z]+:.*## /  {printf "  %s%-10s%s %s\n", c, $$1, r, $$2}' Makefile
+	    /^[a-z-]+:.*## / {printf "  %s%-14s%s %s\n", c, $$1, r, $$2}' Makefile
 
 setup: $(READY) ## make the Python environment; every word below does so when it must
 
@@ -41,6 +41,9 @@ demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager toxiproxy-
 
 test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+
+test-drills: $(READY) $(TOOLS)/toxiproxy-server ## every fault under load, two at a time; DRILL_SEED=N repeats one
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m drill tests/e2e/test_faults.py $(ARGS)
 
 ##@ Before a commit
 
@@ -65,12 +68,18 @@ ci: ## all that CI does
 
 ##@ Now and then
 
-.PHONY: tools bench package clean distclean
+.PHONY: tools bench bench-service drill package clean distclean
 tools: $(CORE) ## build the servers and checkers that the tests run (minutes, once)
 
 bench: $(READY) $(addprefix $(TOOLS)/,sloth prometheus promtool) ## measure what the README claims
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.rules
+
+bench-service: $(READY) $(TOOLS)/jaeger ## measure the redemption service on this machine; some minutes
+	$(BIN)/python -m benchmarks.service $(ARGS)
+
+drill: $(READY) $(TOOLS)/toxiproxy-server ## hurt a running service in every known way, and judge; ARGS="--help" lists them
+	$(BIN)/python -m drills.faults $(ARGS)
 
 package: $(READY) ## build the wheel, and see that it works where nothing else is installed
 	rm -rf dist

@@ -1,0 +1,1 @@
+"""How many redemptions, how fast, and what happens beyond that."""
