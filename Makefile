@@ -20,7 +20,7 @@ quietly = $(if $(V),$(1),mkdir -p .tools/log; $(1) &>.tools/log/$(@F) || { cat .
 
 ##@ Every day
 
-.PHONY: help setup generate check demo test test-drills
+.PHONY: help setup generate check demo test test-slow
 help: ## list these words
 	if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then b=$$'\e[1m' c=$$'\e[36m' r=$$'\e[0m'; else b= c= r=; fi
 	awk -F ':.*## ' -v b="$$b" -v c="$$c" -v r="$$r" '
@@ -42,8 +42,8 @@ demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager toxiproxy-
 test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
-test-drills: $(READY) $(TOOLS)/toxiproxy-server ## every fault under load, two at a time; DRILL_SEED=N repeats one
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m drill tests/e2e/test_faults.py $(ARGS)
+test-slow: $(READY) $(CORE) ## the tests of some minutes: every fault under load, every mutant; DRILL_SEED=N repeats one
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "drill or slow" $(ARGS)
 
 ##@ Before a commit
 

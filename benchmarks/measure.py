@@ -128,7 +128,7 @@ def machine(*tools: str) -> dict[str, str]:
     return {
         "machine": f"{os.cpu_count()} cores, {_memory_gib()} GiB, {_system()}",
         "python": _python(),
-        "go": _go(tools[0]),
+        **({"go": _go(tools[0])} if tools else {}),
         **{name: _version(name) for name in tools},
     }
 

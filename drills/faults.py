@@ -196,7 +196,7 @@ def _stage(fault: Fault) -> Iterator[Stage]:
             return start(service(url, environment, issuer=issuer, port=port))
 
         services = [more(None) for _ in range(2 if "two" in fault.needs else 1)]
-        start(worker(database.worker_url, environment))
+        start(worker(path.through(database.worker_url) if path else database.worker_url, environment))
         yield Stage(database, path, pair, valkey, queue, services, more)
 
 
@@ -335,6 +335,7 @@ FAULTS: Final = {
             strike=_lose_queue_and_database,
             heal=_regain_queue_and_database,
             needs=frozenset({"path", "queue"}),
+            loses=_UNDECIDED,  # deferred: once the queue is back, and the database is not yet
         ),
         Fault(
             name="database-slow",

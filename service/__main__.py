@@ -26,7 +26,7 @@ from service.app import create_app
 from service.embedded_postgres import EmbeddedPostgresError, embedded_postgres
 from service.logs import LibraryHandler, create_log
 from service.protocol import Server, gated
-from service.queue import QueueError
+from service.queue import REDRIVE_MESSAGES_MAX, QueueError
 from service.security import SecurityError
 from service.settings import Settings, described, from_environment, refusals_to_serve
 from service.worker import create_worker
@@ -34,13 +34,32 @@ from slo.errors import SloError, raise_if_any
 
 OK, FAILED, WRONG_USE = 0, 1, 2
 
+_FAILURES = (
+    OSError,
+    EmbeddedPostgresError,
+    administration.MigrationError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresError,
+    QueueError,
+)
+_EXIT_CODES = """\
+exit codes: 0 done, 1 failed or a mismatch, 2 wrong settings or use, 130 or 143 interrupted by Ctrl-C or SIGTERM before
+it was done; `run` and `work`, which serve until then, end with 0"""
+
 _DEMO_ACCOUNT, _DEMO_POINTS = "demo", 1_000_000
-_REDRIVE_MAX = 10_000
 _CLOSE_SECONDS = 5.0
+_VERIFY_SECONDS_MAX = 7 * 24 * 3600
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM: asyncio and contexts unwind as at Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 failed or a mismatch, 2 wrong settings or use."""
+    """Run one command; returns the exit code: 0 done, 1 failed or a mismatch, 2 wrong settings or use.
+
+    What was interrupted before it was done ends as shells say: 128 and the signal's number.
+    """
     options = _parser().parse_args(arguments)
     try:
         settings = from_environment(os.environ if environment is None else environment)
@@ -48,9 +67,10 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return command(settings, options)
     except (SloError, SecurityError) as error:
         return _say(str(error), WRONG_USE)
-    except KeyboardInterrupt:  # asked to stop, and stopped
-        return OK
-    except (OSError, EmbeddedPostgresError, administration.MigrationError, asyncpg.PostgresError, QueueError) as error:
+    except KeyboardInterrupt as error:
+        number = signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT
+        return _say(f"interrupted by {number.name} before it was done", 128 + number)
+    except _FAILURES as error:
         return _say(str(error) or type(error).__name__, FAILED)
 
 
@@ -58,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="redemption-service",
         description="Deducts loyalty points exactly once.",
-        epilog=f"environment:\n{described()}\n\nexit codes: 0 done, 1 failed or a mismatch, 2 wrong settings or use",
+        epilog=f"environment:\n{described()}\n\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="run|work|migrate|verify|redrive")
@@ -81,11 +101,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NUMBER:SHA256",
         help="a head of the hash chain that was noted earlier: it must be in the chain still",
     )
+    verify.add_argument(
+        "--seconds-max",
+        type=_whole(_VERIFY_SECONDS_MAX),
+        default=round(verification.SECONDS_MAX),
+        metavar="N",
+        help=f"how long it may take [{verification.SECONDS_MAX:g}]",
+    )
     verify.set_defaults(command=_verify)
 
     redrive = commands.add_parser("redrive", help="put dead letters back into the queue; settling twice settles once")
     redrive.add_argument(
-        "--max", type=int, default=_REDRIVE_MAX, metavar="N", help=f"messages at most [{_REDRIVE_MAX}]"
+        "--max",
+        type=_whole(REDRIVE_MESSAGES_MAX),
+        default=REDRIVE_MESSAGES_MAX,
+        metavar="N",
+        help=f"messages at most [{REDRIVE_MESSAGES_MAX}]",
     )
     redrive.set_defaults(command=_redrive)
     return parser
@@ -96,6 +127,15 @@ def _head(text: str) -> verification.Head:
         return verification.Head.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _whole(high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {high}")
+        return int(text)
+
+    return parse
 
 
 def _begin(faults: Sequence[str]) -> None:
@@ -131,7 +171,7 @@ def _work(settings: Settings, _: argparse.Namespace) -> int:
 def _migrate(settings: Settings, _: argparse.Namespace) -> int:
     url = settings.migration_database_url
     _begin(_missing(url, "MIGRATION_DATABASE_URL", "migrate"))
-    names = asyncio.run(administration.migrate(url or ""))
+    names = asyncio.run(administration.migrate(url or "", ca_file=settings.database_ca_file))
     return _say(f"applied {', '.join(names)}" if names else "the schema is up to date", OK)
 
 
@@ -139,7 +179,14 @@ def _verify(settings: Settings, options: argparse.Namespace) -> int:
     url = settings.database_url
     _begin(_missing(url, "DATABASE_URL", "verify"))
     report = asyncio.run(
-        verification.verify(url or "", expect_head=options.expect_head, first_only=not options.all, progress=_progress)
+        verification.verify(
+            url or "",
+            expect_head=options.expect_head,
+            first_only=not options.all,
+            progress=_progress,
+            ca_file=settings.database_ca_file,
+            seconds_max=options.seconds_max,
+        )
     )
     told = orjson.dumps(verification.as_json(report)).decode() if options.json else verification.describe(report)
     sys.stdout.write(f"{told}\n")
@@ -204,7 +251,11 @@ def _config(settings: Settings, app: FastAPI, **how: Any) -> uvicorn.Config:  # 
 
 def _serve(server: _ServiceServer | _WorkerServer, listener: socket.socket, message: str) -> int:
     server.message = message
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # which uvicorn raises anew once it has ended: to be told to stop is no interruption
+        if not server.started:
+            raise
     return OK if server.started else FAILED
 
 
@@ -228,7 +279,7 @@ class _WorkerServer(_Says):
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise _TerminatedError
 
 
 def _say(message: str, code: int) -> int:

@@ -35,6 +35,7 @@ from slo.metrics import (
     REDEMPTION_POINTS_REDEEMED,
     REDEMPTION_POINTS_REFUNDED,
     REDEMPTION_VALKEY_CALLS,
+    REDEMPTION_VALKEY_DROPPED,
 )
 
 _FLUSH_SECONDS_MAX = 3.0  # for the last spans; the rest of the shutdown belongs to the callers
@@ -61,14 +62,21 @@ def create_app(
     """
     told = parts.telemetry(REDEMPTION_METRICS, log_stream, span_processors)
     ledger = parts.ledger(settings, told.tracer, _heard_by(told.instruments))
-    valkey = parts.valkey(settings, told.tracer, _valkey_heard_by(told.instruments))
+    valkey = parts.valkey(
+        settings,
+        told.tracer,
+        _valkey_heard_by(told.instruments),
+        lambda count: told.instruments.count(REDEMPTION_VALKEY_DROPPED, count),
+    )
     queue = parts.queue(settings, told.tracer)
-    authentication = parts.authentication(settings)
+    authentication = parts.authentication(settings, told.log)
+    signing_key = parts.signing_key(settings)
     redeeming = Redeeming(
         ledger,
         queue=queue,
         valkey=valkey,
         deferred_seconds=settings.deferred_seconds,
+        signing_key=signing_key,
         on_deferred=lambda reason: told.instruments.count(REDEMPTION_DEFERRED, 1, reason=reason),
     )
     told.instruments.read(REDEMPTION_DATABASE_CONNECTIONS, lambda: ledger.database.connections("idle"), state="idle")
@@ -106,7 +114,7 @@ def create_app(
         authentication=authentication,
         limiter=RateLimiter(settings.client_requests_per_second, settings.client_burst, valkey),
         instruments=told.instruments,
-        signing_key=parts.signing_key(settings),
+        signing_key=signing_key,
         deadline_seconds=settings.deadline_seconds,
     )
     app.include_router(routes.router())

@@ -82,7 +82,7 @@ class Calls(Generic[Item, Result]):
         lane: Of an item; items of a lane run one call after the other.
         is_fault_of_item: Whether an exception of `run` may come from one of its items, and means that nothing was
             done: then each runs again, alone. Any other exception is raised to every caller of the batch.
-        on_batch: Told after each batch: its size, how long its oldest item had waited, how long it ran; in seconds.
+        on_batch: Told after each call: its size, how long its oldest item had waited, how long it ran; in seconds.
     """
 
     run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception | Busy]]]
@@ -325,6 +325,8 @@ class MicroBatcher(Generic[Item, Result]):
         return []
 
     async def _run_alone(self, entry: _Entry[Item, Result]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             _settle(entry, await self._calls.run_alone(entry.item))
         except Exception as error:  # noqa: BLE001 - raised to the caller
@@ -332,6 +334,7 @@ class MicroBatcher(Generic[Item, Result]):
         finally:
             self._alones -= 1
             self._release([entry], [])
+        self._calls.on_batch(1, began - entry.queued_at, loop.time() - began)
 
     def _release(self, ran: list[_Entry[Item, Result]], again: list[_Entry[Item, Result]]) -> None:
         """The lanes are free again; entries that were not done go back to the front of theirs, in order."""

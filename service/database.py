@@ -59,6 +59,10 @@ class LedgerUnavailableError(Exception):
     """The database cannot serve now; whether a write happened is unknown until it is retried."""
 
 
+class LedgerBusyError(LedgerUnavailableError):
+    """It could serve, but too many wait for it already; nothing was begun."""
+
+
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg ships no types
     """Without asyncpg's reset at each release, a round trip of its own: so these keep no session state."""
 
@@ -106,16 +110,15 @@ class Database:
         self._calls: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
-    async def opened(self, *, close_seconds: float) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncIterator[None]:
         """Between these two points questions can be asked.
 
-        Connects when first asked, so that a service starts while its database is away. At the end calls in
-        flight get this long; then their connections are dropped, and nothing is cancelled.
+        Connects when first asked, so that a service starts while its database is away. At the end connections are
+        dropped, and nothing is cancelled: `finish` waits for calls in flight.
 
         Raises:
             OSError: The file of `ca_file` cannot be read, or holds no certificate.
         """
-        trusted = {} if self._ca_file is None else {"ssl": ssl.create_default_context(cafile=self._ca_file)}
         self._pool = asyncpg.create_pool(
             self._url,
             min_size=0,
@@ -125,17 +128,20 @@ class Database:
             timeout=_CONNECT_SECONDS_MAX,
             # Compiled queries pay off in reports, not in calls of a millisecond.
             server_settings={"application_name": "redemption-service", "jit": "off"},
-            **trusted,
+            ssl=tls(self._ca_file),
         )
         await self._pool
         try:
             yield
-            if self._calls:
-                await asyncio.wait(self._calls, timeout=close_seconds)
         finally:
             self._pool.terminate()
             if self._calls:
                 await asyncio.wait(self._calls, timeout=_DROPPED_SECONDS_MAX)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for calls in flight, at most this long."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=seconds)
 
     def connections(self, state: Literal["idle", "busy"]) -> int:
         """How many connections do this now."""
@@ -243,6 +249,18 @@ class Database:
         }
 
 
+def tls(ca_file: Path | None) -> ssl.SSLContext | None:
+    """How a database must prove its name (verify-full); None without a file: as its URL says.
+
+    Args:
+        ca_file: Whom to trust.
+
+    Raises:
+        OSError: The file cannot be read, or holds no certificate.
+    """
+    return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+
+
 def is_unavailable(error: Exception) -> bool:
     """Whether an error passes without a change of the program."""
     if isinstance(error, asyncpg.PostgresError):
@@ -268,10 +286,11 @@ def _span_attributes(url: str) -> dict[str, str | int]:
         db_attributes.DB_NAMESPACE: f"{parts.path.strip('/') or parts.username or 'postgres'}|ledger",
     }
     # Of several hosts the first: which of them is the primary is not known before a call.
-    host, _, port = parts.netloc.rpartition("@")[2].partition(",")[0].rpartition(":")
-    if host:
-        attributes[server_attributes.SERVER_ADDRESS] = host.strip("[]")
-        attributes[server_attributes.SERVER_PORT] = int(port)
+    first = urlsplit(f"//{parts.netloc.rpartition('@')[2].partition(',')[0]}")
+    if first.hostname:
+        attributes[server_attributes.SERVER_ADDRESS] = first.hostname
+        if first.port is not None:  # the convention: without one it is the usual
+            attributes[server_attributes.SERVER_PORT] = first.port
     return attributes
 
 

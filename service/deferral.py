@@ -10,12 +10,13 @@ from typing import Any, Final, NamedTuple, Self
 import orjson
 
 from service.domain import ACCOUNT_ID_PATTERN, HOLD_SECONDS_MAX, IDEMPOTENCY_KEY_PATTERN, POINTS_MAX, Mode
-from service.signing import InvalidSealError, Signer
+from service.signing import SIGNATURE_BYTES, InvalidSealError, Signer
 
 MESSAGE_BYTES_MAX: Final = 1024  # every field at its longest makes about 700
 CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,64}$"  # as the ledger's check
 WAIT_MAX: Final = timedelta(days=14)  # SQS keeps a message no longer, so no deadline can be later
-REFERENCE_CHARACTERS_MAX: Final = 300
+REFERENCE_CHARACTERS_MAX: Final = 304
+FINGERPRINT_HEAD_BYTES: Final = 8
 
 _VERSION: Final = 1
 _FINGERPRINT_BYTES: Final = 32
@@ -169,15 +170,17 @@ class StatusReference(NamedTuple):
     Attributes:
         client_id: Whose key it is.
         key: The idempotency key.
+        fingerprint: Of the request, its first 8 bytes: the key may have been decided for another one.
         accepted_at: When the caller was told 202.
     """
 
     client_id: str
     key: str
+    fingerprint: bytes
     accepted_at: datetime
 
     def sign(self, signing_key: bytes) -> str:
-        """The reference as a text for a URL: `d_` and base64url, at most 300 characters.
+        """The reference as a text for a URL: `d_` and base64url, at most 304 characters.
 
         Args:
             signing_key: The secret, at least 32 bytes.
@@ -185,12 +188,13 @@ class StatusReference(NamedTuple):
         Raises:
             InvalidReferenceError: A part is out of its range.
         """
-        if not (_matches(_CLIENT_ID, self.client_id) and _matches(_KEY, self.key) and _is_utc(self.accepted_at)):
-            raise InvalidReferenceError("a reference needs a client id, an idempotency key and a time in UTC")
+        named = _matches(_CLIENT_ID, self.client_id) and _matches(_KEY, self.key)
+        if not (named and len(self.fingerprint) >= FINGERPRINT_HEAD_BYTES and _is_utc(self.accepted_at)):
+            raise InvalidReferenceError("a reference needs a client id, a key, a fingerprint and a time in UTC")
         microseconds = (self.accepted_at - _EPOCH) // _MICROSECOND
         time = microseconds.to_bytes(_TIME_BYTES, "big", signed=True)
         # Neither id can hold a space.
-        payload = time + f"{self.client_id} {self.key}".encode()
+        payload = time + self.fingerprint[:FINGERPRINT_HEAD_BYTES] + f"{self.client_id} {self.key}".encode()
         return _REFERENCE_PREFIX + Signer(signing_key, _REFERENCE_PURPOSE).seal(payload)
 
     @classmethod
@@ -208,8 +212,39 @@ class StatusReference(NamedTuple):
             raise InvalidReferenceError("not a reference that was signed here") from None
         # What opens was sealed by `sign`, so it has this form.
         microseconds = int.from_bytes(payload[:_TIME_BYTES], "big", signed=True)
-        client_id, key = payload[_TIME_BYTES:].decode().split(" ")
-        return cls(client_id, key, _EPOCH + microseconds * _MICROSECOND)
+        names = _TIME_BYTES + FINGERPRINT_HEAD_BYTES
+        client_id, key = payload[names:].decode().split(" ")
+        return cls(client_id, key, payload[_TIME_BYTES:names], _EPOCH + microseconds * _MICROSECOND)
+
+    def is_for(self, fingerprint: bytes) -> bool:
+        """Whether it is about the request that was decided."""
+        return fingerprint[:FINGERPRINT_HEAD_BYTES] == self.fingerprint
+
+
+class BurstSeal:
+    """Signs what goes by the burst stream: whoever can write there may be anybody, and it moves points.
+
+    Args:
+        signing_key: The secret, at least 32 bytes, the same for service and worker.
+    """
+
+    def __init__(self, signing_key: bytes) -> None:
+        self._signer = Signer(signing_key, "burst")
+
+    def close(self, message: Deferred) -> bytes:
+        """The message with its signature before it."""
+        body = message.encode()
+        return self._signer.sign(body) + body
+
+    def open(self, sealed: bytes) -> Deferred | None:
+        """The message, if it was signed here and can be read."""
+        signature, body = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
+        if not self._signer.verifies(body, signature):
+            return None
+        try:
+            return Deferred.decode(body)
+        except InvalidMessageError:
+            return None
 
 
 def _document(body: bytes) -> dict[str, Any]:

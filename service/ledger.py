@@ -5,6 +5,7 @@ Redemptions that wait at the same time are decided by one call (`service.batchin
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import asyncpg
 import orjson
 from opentelemetry.trace import SpanContext, get_current_span
 
-from service.admission import Priority
+from service.admission import GateFullError, Priority, PriorityGate
 from service.batching import (
     BUSY,
     BatcherClosedError,
@@ -28,7 +29,7 @@ from service.batching import (
     DeadlineRunningError,
     MicroBatcher,
 )
-from service.database import Call, Database, LedgerTimeoutError, LedgerUnavailableError
+from service.database import Call, Database, LedgerBusyError, LedgerTimeoutError, LedgerUnavailableError
 from service.domain import (
     Accrual,
     Balance,
@@ -54,10 +55,9 @@ _OF_KEY: Final = Call("SELECT * FROM ledger.redemption_of_key($1, $2)", "ledger.
 _PAGE: Final = Call("SELECT * FROM ledger.redemptions_page($1, $2, $3)", "ledger.redemptions_page", Priority.READ)
 _ACCOUNT: Final = Call("SELECT * FROM ledger.account($1, $2)", "ledger.account", Priority.READ)
 _ENTRIES: Final = Call("SELECT * FROM ledger.entries_page($1, $2, $3)", "ledger.entries_page", Priority.READ)
-_SCHEMA_VERSION: Final = Call("SELECT version FROM ledger.schema_version", "ledger.schema_version", Priority.CRITICAL)
+_SCHEMA_VERSION: Final = Call("SELECT version FROM ledger.schema_version", "ledger.schema_version", Priority.READ)
 
 _EXPIRIES_MAX: Final = 5
-_ALONE_IN_FLIGHT_MAX: Final = 2  # each may wait for somebody else's lock and has a connection meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +109,25 @@ class Ledger:
         batch_max: Redemptions in one call.
         batches_in_flight_max: Such calls at once.
         queue_max: Redemptions that may wait.
+        waiting_max: Calls at once that may wait for somebody else's lock, each with a connection: so many redemptions
+            alone, and so many captures, voids and refunds.
     """
 
-    def __init__(
-        self, database: Database, told: Told, *, batch_max: int, batches_in_flight_max: int, queue_max: int
+    def __init__(  # noqa: PLR0913 - each is one bound
+        self,
+        database: Database,
+        told: Told,
+        *,
+        batch_max: int,
+        batches_in_flight_max: int,
+        queue_max: int,
+        waiting_max: int,
     ) -> None:
         self.database = database
         self._told = told
         self._in_flight: set[tuple[str, str]] = set()  # keys that somebody waits for, or that run
         self._running: set[tuple[str, str]] = set()  # keys of calls that have begun
+        self._resolving = PriorityGate(waiting_max, waiting_max=queue_max)
         self._batcher: MicroBatcher[Wanted, Decision] = MicroBatcher(
             Calls(
                 run=self._decide,
@@ -129,7 +139,7 @@ class Ledger:
             Bounds(
                 batch_max=batch_max,
                 batches_in_flight_max=batches_in_flight_max,
-                alone_in_flight_max=_ALONE_IN_FLIGHT_MAX,
+                alone_in_flight_max=waiting_max,
                 queue_max=queue_max,
             ),
         )
@@ -137,9 +147,12 @@ class Ledger:
     @asynccontextmanager
     async def opened(self, *, close_seconds: float) -> AsyncIterator[None]:
         """Between these two points questions can be asked; at the end calls in flight get this long."""
-        async with self.database.opened(close_seconds=close_seconds):
+        loop = asyncio.get_running_loop()
+        async with self.database.opened():
             yield
+            end = loop.time() + close_seconds
             await self._batcher.close(close_seconds)
+            await self.database.finish(max(0.0, end - loop.time()))
 
     @property
     def queued(self) -> int:
@@ -166,7 +179,7 @@ class Ledger:
         except DeadlineRunningError as error:
             raise LedgerTimeoutError(begun=True) from error
         except (BatcherFullError, BatcherClosedError) as error:
-            raise LedgerUnavailableError from error
+            raise LedgerBusyError from error
         finally:
             if name not in self._running:  # else it goes on, and its end says so
                 self._in_flight.discard(name)
@@ -232,10 +245,10 @@ class Ledger:
         rows = await self.database.ask(_REDEMPTION, (client_id, redemption_id), deadline=deadline)
         return _redemption(rows[0]) if rows else None
 
-    async def redemption_of_key(self, client_id: str, key: str, *, deadline: float) -> Redemption | None:
-        """The same by its idempotency key."""
+    async def redemption_of_key(self, client_id: str, key: str, *, deadline: float) -> tuple[Redemption, bytes] | None:
+        """The same by its idempotency key, with the fingerprint of the request that it was decided for."""
         rows = await self.database.ask(_OF_KEY, (client_id, key), deadline=deadline)
-        return _redemption(rows[0]) if rows else None
+        return (_redemption(rows[0]), rows[0]["fingerprint"]) if rows else None
 
     async def redemptions(
         self, client_id: str, before: UUID | None, count_max: int, *, deadline: float
@@ -276,7 +289,7 @@ class Ledger:
     async def _decide_alone(self, wanted: Wanted) -> Decision | Exception:
         [decision] = await self._call([wanted], wait=True)
         # It waits for the account's lock, so only a twin that was just rolled back elsewhere leaves it undecided.
-        return LedgerUnavailableError("busy") if isinstance(decision, Busy) else decision
+        return LedgerBusyError() if isinstance(decision, Busy) else decision
 
     async def _call(self, batch: Sequence[Wanted], *, wait: bool) -> list[Decision | Exception | Busy]:
         arguments = (
@@ -293,13 +306,12 @@ class Ledger:
         names = {(one.client_id, one.key) for one in batch}
         self._running |= names
         try:
-            rows = await self.database.run(
-                _REDEEM,
-                arguments,
-                deadline=max(one.deadline for one in batch),
-                size=len(batch),
-                links=[one.span for one in batch if one.span],
-            )
+            rows = await self._decided(arguments, batch)
+        except LedgerUnavailableError as error:
+            # Somebody took one of the keys at the very moment: it is visible now, and the others need not go alone.
+            if len(batch) == 1 or not _is_rolled_back(error):
+                raise
+            rows = await self._decided(arguments, batch)
         finally:
             self._running -= names
             self._in_flight -= names
@@ -307,6 +319,15 @@ class Ledger:
         for row in rows:
             decisions[row["place"] - 1] = self._decision(row)
         return decisions
+
+    async def _decided(self, arguments: tuple[Any, ...], batch: Sequence[Wanted]) -> list[Any]:
+        return await self.database.run(
+            _REDEEM,
+            arguments,
+            deadline=max(one.deadline for one in batch),
+            size=len(batch),
+            links=[one.span for one in batch if one.span],
+        )
 
     def _decision(self, row: Any) -> Decision | Exception | Busy:  # noqa: ANN401 - asyncpg ships no types
         result = row["result"]
@@ -325,7 +346,10 @@ class Ledger:
         self, name: tuple[str, str], arguments: tuple[Any, ...], deadline: float
     ) -> tuple[Resolved, bool] | None:
         try:
-            row = (await self.database.run(_RESOLVE, arguments, deadline=deadline))[0]
+            async with self._resolving.entered(Priority.CRITICAL, deadline):
+                row = (await self.database.run(_RESOLVE, arguments, deadline=deadline))[0]
+        except (TimeoutError, GateFullError) as error:
+            raise LedgerTimeoutError(begun=False) from error
         except asyncpg.UniqueViolationError as error:
             raise InFlightError from error  # somebody else took the key at this very moment
         finally:
@@ -361,8 +385,13 @@ def recorded_span() -> SpanContext | None:
 def _is_fault_of_item(error: Exception) -> bool:
     """Whether each of a batch may go through alone: the database has undone all of it, and can serve."""
     if isinstance(error, LedgerUnavailableError):
-        return isinstance(error.__cause__, asyncpg.exceptions.TransactionRollbackError)
-    return not isinstance(error, LedgerTimeoutError)
+        return _is_rolled_back(error)
+    # What the program or the schema is at fault for (class 42), or the server itself (XX), is the same for each.
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "")[:2] not in ("42", "XX")
+
+
+def _is_rolled_back(error: LedgerUnavailableError) -> bool:
+    return isinstance(error.__cause__, asyncpg.exceptions.TransactionRollbackError)
 
 
 def _decided(row: Any) -> Redemption:  # noqa: ANN401 - asyncpg ships no types

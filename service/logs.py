@@ -47,6 +47,9 @@ ALLOWED_FIELDS = (
 FIELDS: Final = "fields"
 """A keyword under which a mapping of fields may be given: structlog copies other keywords one by one, thrice."""
 
+MESSAGE_WITHHELD: Final = "a library's message, withheld"
+"""The event of a line whose message may hold data; the last place of its stack is where it was logged."""
+
 _ALLOWED: Final = frozenset(ALLOWED_FIELDS)
 _BYTES_MAX: Final = 64 * 1024  # what a pipe holds at once
 
@@ -139,7 +142,11 @@ def stack(error: BaseException) -> list[str]:
 
 
 class LibraryHandler(logging.Handler):
-    """Writes what libraries log as lines of ours; an exception is named by its class and place only."""
+    """Writes what libraries log as lines of ours; an exception is named by its class and place only.
+
+    A message that goes with an exception is left out: it often quotes it, and so do all of asyncio's
+    (`Task exception was never retrieved`), with or without one beside it.
+    """
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -147,12 +154,18 @@ class LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        fields: dict[str, Any] = {"logger": record.name}
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            fields |= {"error": type(error).__name__, "stack": stack(error)}
         level = min(max(record.levelno, logging.WARNING), logging.CRITICAL)
-        self._log.log(level, record.getMessage(), **fields)
+        if not record.exc_info and record.name.partition(".")[0] != "asyncio":
+            self._log.log(level, record.getMessage(), logger=record.name)
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        self._log.log(
+            level,
+            MESSAGE_WITHHELD,
+            logger=record.name,
+            error=None if error is None else type(error).__name__,
+            stack=[*(() if error is None else stack(error)), f"{record.pathname}:{record.lineno} {record.funcName}"],
+        )
 
 
 class _Clock:

@@ -60,7 +60,7 @@ _PRIORITIES: Final = {
 }
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _OTHER_METHOD: Final = "_OTHER"  # the convention's word for a method that it does not know
-_ASKED_THE_LEDGER: Final = frozenset({"ok", "refused"})
+_TEACHING: Final = frozenset({Priority.CRITICAL, Priority.REDEEM})  # the calls that are all alike, and the promise
 _FAILED: Final = frozenset({"timeout", "error"})
 _NOTE: Final = "redemption.note"
 _RESPOND_ASYNC: Final = b"respond-async"  # RFC 7240, 4.1
@@ -118,7 +118,7 @@ class Note:
     Attributes:
         trace_id: The same in log, problem, exemplar and span.
         route: `METHOD /template`, one of `slo.metrics.REDEMPTION_ROUTES`; None for what is not counted.
-        outcome: One of the outcomes of `slo.metrics`; without it `deferred`, `limited` and then the status decide.
+        outcome: One of the outcomes of `slo.metrics`; without it `deferred` and then the status decide.
         code: Of the problem, if there was one.
         client_id: Who asks; logged as it is.
         account_id: Hashed before it is logged.
@@ -126,9 +126,8 @@ class Note:
         replayed: The answer came from an earlier request.
         beyond_limit: It came in for the queue only.
         deferred: The redemption waits in the queue.
-        limited: The client is beyond its rate.
-        ledger_seconds: Time in the ledger, its queue included: what the adaptive limit learns from. Without it that
-            is the time of the whole request, if it is one that asks the ledger.
+        ledger_seconds: Time in the ledger, its queue included; None if it was not asked. What the adaptive limit
+            learns from.
     """
 
     trace_id: str
@@ -141,7 +140,6 @@ class Note:
     replayed: bool | None = None
     beyond_limit: bool = False
     deferred: bool = False
-    limited: bool = False
     ledger_seconds: float | None = None
 
 
@@ -271,7 +269,7 @@ class RequestMiddleware:
             seconds = time.perf_counter() - started
             outcome = note.outcome = note.outcome or _outcome(note, reply.status)
             if ticket:
-                _leave(ticket, note, outcome, seconds)
+                _leave(ticket, route.priority, note, outcome)
             self._observer.count(route.name, outcome, seconds, trace_id=trace.trace_id if trace.kept else None)
             _end(trace.span, reply.status, error)
             _write(self._observer, scope, note, trace, reply.status, seconds, error)
@@ -350,11 +348,15 @@ def _attributes(scope: Scope, route: Route) -> dict[str, str | int]:
     return attributes
 
 
-def _leave(ticket: Ticket, note: Note, outcome: str, seconds: float) -> None:
-    latency = note.ledger_seconds
-    if latency is None and outcome in _ASKED_THE_LEDGER:
-        latency = seconds
-    ticket.leave(latency, dropped=outcome in _FAILED)
+def _leave(ticket: Ticket, priority: Priority, note: Note, outcome: str) -> None:
+    """Give the place back, and let the limit learn: from the ledger's time alone, never from a caller's slow body.
+
+    Reads and accruals teach nothing: how long one takes is up to who asks. Nor does what went into the queue.
+    """
+    if priority not in _TEACHING or note.deferred or note.ledger_seconds is None:
+        ticket.leave(None)
+    else:
+        ticket.leave(note.ledger_seconds, dropped=outcome in _FAILED)
 
 
 def _write(  # noqa: PLR0913, PLR0917 - one line has that many sources
@@ -413,7 +415,7 @@ def _method(scope: Scope, other: str = _OTHER_METHOD) -> str:
 def _outcome(note: Note, status: int) -> str:
     if note.deferred or status == 202:  # noqa: PLR2004 - HTTP's own numbers
         return "deferred"
-    if note.limited or status == 429:  # noqa: PLR2004 - as above
+    if status == 429:  # noqa: PLR2004 - as above
         return "limited"
     if not status or status >= 500:  # noqa: PLR2004 - as above
         return "error"

@@ -187,7 +187,7 @@ OPERATIONS: Final[Mapping[str, dict[str, Any]]] = {
         Scope.REDEMPTIONS_READ,
         {200: ("Whether it is settled, and how.", "Deferral")},
         parameters=[_REFERENCE],
-        refusals=_NOT_FOUND,
+        refusals=(*_NOT_FOUND, problems.KEY_REUSED),
     ),
     "POST /v1/redemptions/{redemption_id}/capture": _operation(
         Scope.REDEMPTIONS_WRITE,

@@ -74,14 +74,23 @@ def ledger(settings: Settings, tracer: Tracer, told: Told) -> Ledger:
         batch_max=settings.batch_max,
         batches_in_flight_max=min(_BATCHES_IN_FLIGHT_MAX, settings.pool_max),
         queue_max=_QUEUED_MAX,
+        # Two connections are left for batches, and what is over for reads.
+        waiting_max=max(1, (settings.pool_max - _BATCHES_IN_FLIGHT_MAX) // 2 - 1),
     )
 
 
-def valkey(settings: Settings, tracer: Tracer, on_call: Callable[[float, str | None], None]) -> Valkey | None:
+def valkey(
+    settings: Settings,
+    tracer: Tracer,
+    on_call: Callable[[float, str | None], None] = lambda _seconds, _error: None,
+    on_dropped: Callable[[int], None] = lambda _count: None,
+) -> Valkey | None:
     """The Valkey of the settings, if they name one."""
     if settings.valkey_url is None:
         return None
-    return Valkey(settings.valkey_url, ca_file=settings.valkey_ca_file, tracer=tracer, on_call=on_call)
+    return Valkey(
+        settings.valkey_url, ca_file=settings.valkey_ca_file, tracer=tracer, on_call=on_call, on_dropped=on_dropped
+    )
 
 
 def queue(settings: Settings, tracer: Tracer) -> DeferralQueue | None:
@@ -96,16 +105,32 @@ def queue(settings: Settings, tracer: Tracer) -> DeferralQueue | None:
     )
 
 
-def authentication(settings: Settings) -> Authentication:
-    """Who knows the callers; nobody, when the settings name no keys (`refusals_to_serve` says when that may be)."""
+def authentication(settings: Settings, log: Log) -> Authentication:
+    """Who knows the callers; nobody, when the settings name no keys (`refusals_to_serve` says when that may be).
+
+    Args:
+        settings: Where the keys are.
+        log: Hears when they cannot be read anew, and those of before are used on.
+    """
     source = settings.key_source()
     if source is None:
         return Anonymous()
     return Authenticator(
-        KeyRing(source, algorithms=settings.jwt_algorithms),
+        KeyRing(
+            source,
+            algorithms=settings.jwt_algorithms,
+            on_refresh_failed=lambda error: log.warning("keys not refreshed", error=type(_origin(error)).__name__),
+        ),
         issuer=settings.jwt_issuer or "",
         audience=settings.jwt_audience or "",
     )
+
+
+def _origin(error: BaseException) -> BaseException:
+    """What an error began with: a refused connection says more than the errors that it was wrapped in."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def signing_key(settings: Settings) -> bytes:

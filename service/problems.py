@@ -41,6 +41,7 @@ KEY_MALFORMED = Kind("idempotency-key-malformed", 400, "invalid", "The header Id
 UNAUTHENTICATED = Kind("unauthenticated", 401, "invalid", "The caller is not known.")
 KEYS_STALE = Kind("signing-key-unknown", 401, "invalid", "The token's key is not known yet.", retryable=True)
 FORBIDDEN = Kind("forbidden", 403, "invalid", "The token does not allow this.")
+HEAD_TIMEOUT = Kind("head-timeout", 408, "invalid", "The head of the request did not arrive in time.", retryable=True)
 BODY_TIMEOUT = Kind("body-timeout", 408, "invalid", "The body did not arrive in time.", retryable=True)
 BODY_TOO_LARGE = Kind("body-too-large", 413, "invalid", "The body is too large.")
 UNSUPPORTED_MEDIA_TYPE = Kind("unsupported-media-type", 415, "invalid", "The body must be application/json.")

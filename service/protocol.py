@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, ClassVar, Final
@@ -25,6 +26,9 @@ from service.problems import Kind, ProblemError
 HEAD_BYTES_MAX: Final = 64 * 1024  # of what arrives after the first read; neither uvicorn nor httptools has a bound
 DISCARDED_BYTES_MAX: Final = 64 * 1024  # of a body that nobody reads; a redemption has some hundred bytes
 DISCARDED_SECONDS_MAX: Final = 5.0  # as uvicorn waits for a next request
+HEAD_SECONDS_MAX: Final = 10.0  # from a head's first bytes, or from a connection's begin; uvicorn waits for ever
+READ_SECONDS_MAX: Final = 10.0  # for a caller who reads no answers; each of them holds up a request in flight
+CONNECTIONS_MAX: Final = 10_000  # in one process: some 100 MB; uvicorn's own bound answers with text, not a problem
 
 _LINE_SECONDS: Final = 1.0
 _TICK_SECONDS: Final = 0.1  # uvicorn's own
@@ -46,7 +50,7 @@ class Gate:
         self._is_leaving = False
         self._rendered: dict[str, bytes] = {}
         self._rendered_for: list[tuple[bytes, bytes]] | None = None
-        self._not_logged = 0
+        self._not_logged: Counter[str] = Counter()  # by reason
 
     @property
     def is_leaving(self) -> bool:
@@ -97,17 +101,25 @@ class Gate:
 
     def count(self, route: Route, seconds: float) -> None:
         """Count a request that was turned away, and have it logged with the others of this second."""
-        self._observer.count_shed(route.priority, self._admission.refusal_reason)
+        reason = self._admission.refusal_reason
+        self._observer.count_shed(route.priority, reason)
         self._observer.count(route.name, "shed", seconds)
-        if not self._not_logged:
-            asyncio.get_running_loop().call_later(_LINE_SECONDS, self.log_refused)
-        self._not_logged += 1
+        self._log_soon(reason)
+
+    def count_connection(self) -> None:
+        """Have a connection that was turned away logged with the others of this second; it has no route to count by."""
+        self._log_soon("connections")
 
     def log_refused(self) -> None:
-        """Write the line of the requests that were turned away since the last; also to be called at the end."""
-        count, self._not_logged = self._not_logged, 0
-        if count:
-            self._observer.log.warning("shed", count=count, outcome="shed", reason=self._admission.refusal_reason)
+        """Write a line for each reason to turn away since the last; also to be called at the end."""
+        counts, self._not_logged = self._not_logged, Counter()
+        for reason, count in counts.items():
+            self._observer.log.warning("shed", count=count, outcome="shed", reason=reason)
+
+    def _log_soon(self, reason: str) -> None:
+        if not self._not_logged:
+            asyncio.get_running_loop().call_later(_LINE_SECONDS, self.log_refused)
+        self._not_logged[reason] += 1
 
 
 class GatedProtocol(HttpToolsProtocol):
@@ -122,21 +134,50 @@ class GatedProtocol(HttpToolsProtocol):
         self._stays = True  # the connection, after a refusal
         self._discarded_bytes = 0
         self._discarding: asyncio.TimerHandle | None = None
+        self._awaiting_head: asyncio.TimerHandle | None = None  # none while a request comes in one piece
+        self._awaiting_reader: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        """A caller is there: close the connection if there are too many, or if no request comes."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.gate.count_connection()
+            transport.close()
+        else:
+            self._await_head(HEAD_SECONDS_MAX)
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived."""
         was_in_head = self._head_bytes is not None
         super().data_received(data)
-        if self._head_bytes is not None and was_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse_head()
-        if self._is_refused and self._discarding is None:
-            self._discarding = self.loop.call_later(DISCARDED_SECONDS_MAX, self.transport.close)
+        if self._head_bytes is not None:
+            if not was_in_head or self._awaiting_head is None:  # it began just now, maybe behind the end of another
+                self._await_head(HEAD_SECONDS_MAX)
+            else:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES_MAX:
+                    self._refuse_head(problems.HEADERS_TOO_LARGE)
+        elif self._is_refused:
+            if self._discarding is None:
+                self._discarding = self.loop.call_later(DISCARDED_SECONDS_MAX, self.transport.close)
+        elif self.timeout_keep_alive_task is None and self._awaiting_head is None and not self._owes_answer():
+            # Uvicorn stopped to wait for a next request, but what came was none: empty lines, or a body too late.
+            self._await_head(self.timeout_keep_alive)
+
+    def pause_writing(self) -> None:
+        """The caller does not read what is answered: wait for it, but not for ever."""
+        super().pause_writing()
+        self._awaiting_reader = self.loop.call_later(READ_SECONDS_MAX, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The caller reads again."""
+        _stop(self._awaiting_reader)
+        super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed."""
-        self._end_discarding()
+        for timer in (self._discarding, self._awaiting_head, self._awaiting_reader):
+            _stop(timer)
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -147,6 +188,9 @@ class GatedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The whole head is here: turn the request away, or let uvicorn serve it."""
         self._head_bytes = None
+        if self._awaiting_head is not None:
+            self._awaiting_head.cancel()
+            self._awaiting_head = None
         started = time.perf_counter()
         route = self._route_refused()
         if route is not None:
@@ -172,7 +216,8 @@ class GatedProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._is_refused = False
-        self._end_discarding()
+        _stop(self._discarding)
+        self._discarding = None
         if self._stays:
             self.on_response_complete()  # waits for the next request, for as long as uvicorn does
         else:
@@ -185,9 +230,7 @@ class GatedProtocol(HttpToolsProtocol):
 
     def _route_refused(self) -> Route | None:
         # An answer must not overtake an earlier one, nor pile up before a caller who does not read.
-        if self.cycle is not None and not self.cycle.response_complete:
-            return None
-        if self.flow.write_paused or self.parser.should_upgrade():
+        if self._owes_answer() or self.flow.write_paused or self.parser.should_upgrade():
             return None
         return self.gate.route_refused(self.parser.get_method(), self.url, self.headers)
 
@@ -210,20 +253,37 @@ class GatedProtocol(HttpToolsProtocol):
         if self.expect_100_continue:
             self.transport.close()
 
-    def _refuse_head(self) -> None:
-        head = _head(problems.HEADERS_TOO_LARGE, self.server_state.default_headers)
-        self.transport.write(b"%bconnection: close\r\n\r\n%b" % (head, _BODIES[problems.HEADERS_TOO_LARGE.code]))
-        self.transport.close()
+    def _owes_answer(self) -> bool:
+        """A request that was let through is not answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
 
-    def _end_discarding(self) -> None:
-        if self._discarding is not None:
-            self._discarding.cancel()
-            self._discarding = None
+    def _await_head(self, seconds: float) -> None:
+        _stop(self._awaiting_head)
+        self._awaiting_head = self.loop.call_later(seconds, self._give_up_head)
+
+    def _give_up_head(self) -> None:
+        if self._owes_answer():  # until then nothing may be said; nor is more read, if requests queue up
+            self._await_head(HEAD_SECONDS_MAX)
+        elif self._head_bytes is not None:
+            self._refuse_head(problems.HEAD_TIMEOUT)
+        else:
+            self.transport.close()
+
+    def _refuse_head(self, kind: Kind) -> None:
+        if not self._owes_answer():  # else it would be taken for that answer
+            head = _head(kind, self.server_state.default_headers)
+            self.transport.write(b"%bconnection: close\r\n\r\n%b" % (head, _BODIES[kind.code]))
+        self.transport.close()
 
 
 def gated(gate: Gate) -> type[GatedProtocol]:
     """The protocol for `uvicorn.Config(http=...)`, with this gate."""
     return type("GatedProtocol", (GatedProtocol,), {"gate": gate})
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 class Server(uvicorn.Server):
@@ -289,5 +349,5 @@ def _head(kind: Kind, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 _BODIES: Final = {
     kind.code: bytes(problems.response(ProblemError(kind), None).body)
-    for kind in (problems.OVERLOADED, problems.DRAINING, problems.HEADERS_TOO_LARGE)
+    for kind in (problems.OVERLOADED, problems.DRAINING, problems.HEADERS_TOO_LARGE, problems.HEAD_TIMEOUT)
 }

@@ -14,11 +14,12 @@ from uuid import UUID
 import orjson
 
 from service import tracing
-from service.database import LedgerTimeoutError, LedgerUnavailableError
-from service.deferral import Deferred
+from service.database import LedgerBusyError, LedgerTimeoutError, LedgerUnavailableError
+from service.deferral import BurstSeal, Deferred
 from service.domain import Decision, KeyReusedError, Redemption
 from service.ledger import Ledger, Wanted
 from service.queue import DeferralQueue, QueueError
+from service.signing import SIGNATURE_BYTES, Signer
 from service.valkey import Hint, Valkey
 
 Reason = Literal["unreachable", "slow", "overloaded"]
@@ -26,6 +27,7 @@ Reason = Literal["unreachable", "slow", "overloaded"]
 _SEND_SECONDS_MAX: Final = 1.0
 _SEND_SHARE_MAX: Final = 0.5  # of the time for an answer, kept for the queue
 _FAILURES_MAX: Final = 3  # in a row; one alone may be a connection that the server closed
+_ACCOUNTS_MIN: Final = 2  # whose redemptions time out; one alone may be locked by somebody
 _PROBE_SECONDS: Final = 0.5
 _HINT_QUEUE_MIN: Final = 20  # before this many others the ledger answers as soon as Valkey does
 _COPY_SECONDS: Final = 30  # the burst stream is through by then, and the queue's copy finds it settled
@@ -44,6 +46,37 @@ class Accepted:
     valid_until: datetime
 
 
+class HintSeal:
+    """Signs what is remembered in Valkey: whoever can write there may be anybody, and a hint is told as an answer.
+
+    Args:
+        signing_key: The secret, at least 32 bytes. Hints of processes with another one are as if they were not there.
+    """
+
+    def __init__(self, signing_key: bytes) -> None:
+        self._signer = Signer(signing_key, "hint 1")  # another number when `Redemption` changes
+
+    def close(self, wanted: Wanted, redemption: Redemption) -> bytes:
+        """The decision with its signature before it, good for this request alone."""
+        facts = orjson.dumps(redemption)
+        return self._signer.sign(_bound(wanted, facts)) + facts
+
+    def open(self, wanted: Wanted, sealed: bytes) -> Redemption | None:
+        """The decision, if it was signed here for this request."""
+        signature, facts = sealed[:SIGNATURE_BYTES], sealed[SIGNATURE_BYTES:]
+        if not self._signer.verifies(_bound(wanted, facts), signature):
+            return None
+        fields = orjson.loads(facts)
+        fields["redemption_id"] = UUID(fields["redemption_id"])
+        for name in ("hold_expires_at", "created_at"):
+            fields[name] = None if fields[name] is None else datetime.fromisoformat(fields[name])
+        return Redemption(**fields)
+
+
+def _bound(wanted: Wanted, facts: bytes) -> bytes:
+    return b"%b %b %b%b" % (wanted.client_id.encode(), wanted.key.encode(), wanted.fingerprint, facts)
+
+
 class Outage:
     """Whether the ledger is away: after some failures in a row, until a probe gets through.
 
@@ -54,6 +87,7 @@ class Outage:
     def __init__(self, probe: Callable[[], Awaitable[object]]) -> None:
         self._probe = probe
         self._failures = 0
+        self._silent: set[str] = set()  # accounts whose redemptions timed out
         self._probing: asyncio.Task[None] | None = None
 
     @property
@@ -61,15 +95,26 @@ class Outage:
         """Whether it is away now."""
         return self._probing is not None
 
-    def failed(self) -> None:
-        """A call got no answer."""
-        self._failures += 1
-        if self._failures >= _FAILURES_MAX and self._probing is None:
-            self._probing = asyncio.create_task(self._until_it_answers())
+    def unreachable(self) -> None:
+        """A call did not get through."""
+        self._count()
+
+    def silent(self, account_id: str) -> None:
+        """A call for this account got no answer in time."""
+        if len(self._silent) < _ACCOUNTS_MIN:
+            self._silent.add(account_id)
+        if len(self._silent) >= _ACCOUNTS_MIN:
+            self._count()
 
     def answered(self) -> None:
         """A call got one."""
         self._failures = 0
+        self._silent.clear()
+
+    def _count(self) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES_MAX and self._probing is None:
+            self._probing = asyncio.create_task(self._until_it_answers())
 
     async def close(self) -> None:
         """Stop probing."""
@@ -85,7 +130,7 @@ class Outage:
                 await self._probe()
             except Exception:  # noqa: BLE001, S112 - whatever it is, it is not an answer
                 continue
-            self._failures = 0
+            self.answered()
             self._probing = None
             return
 
@@ -98,22 +143,26 @@ class Redeeming:
         queue: Takes what the ledger cannot; without it that fails.
         valkey: Knows recent answers, and hands a burst to the workers; speed only.
         deferred_seconds: Time in which a deferred redemption is settled, or else rejected.
+        signing_key: Signs what Valkey is told.
         on_deferred: Told the reason of each that goes to the queue.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one part of the way
         self,
         ledger: Ledger,
         *,
         queue: DeferralQueue | None,
         valkey: Valkey | None,
         deferred_seconds: float,
+        signing_key: bytes,
         on_deferred: Callable[[Reason], None],
     ) -> None:
         self._ledger = ledger
         self._queue = queue
         self._valkey = valkey
         self._valid = timedelta(seconds=deferred_seconds)
+        self._hints = HintSeal(signing_key)
+        self._burst = BurstSeal(signing_key)
         self._on_deferred = on_deferred
         self._outage = Outage(lambda: ledger.schema_version(deadline=_now() + _PROBE_SECONDS))
 
@@ -146,17 +195,21 @@ class Redeeming:
         """
         if self._queue is None:
             return await self._decide(wanted)
+        # The same for the ledger and the queue: what was begun here, and waits there for a lock say, ends in time too.
+        wanted = replace(wanted, valid_until=datetime.now(UTC) + self._valid)
         if self._outage.lasts:
             return await self.defer(wanted, "unreachable")
         left = max(0.0, wanted.deadline - _now())
         early = replace(wanted, deadline=wanted.deadline - min(_SEND_SECONDS_MAX, left * _SEND_SHARE_MAX))
         try:
             return await self._decide(early)
+        except LedgerBusyError:
+            return await self.defer(wanted, "overloaded")
         except LedgerUnavailableError:
-            self._outage.failed()
+            self._outage.unreachable()
             return await self.defer(wanted, "unreachable")
         except LedgerTimeoutError:
-            self._outage.failed()
+            self._outage.silent(wanted.request.account_id)
             return await self.defer(wanted, "slow")
 
     async def defer(self, wanted: Wanted, reason: Reason) -> Accepted:
@@ -168,6 +221,7 @@ class Redeeming:
         if self._queue is None:
             raise LedgerUnavailableError("there is no queue")
         accepted_at = datetime.now(UTC)
+        valid_until = wanted.valid_until or accepted_at + self._valid
         request = wanted.request
         deferred = Deferred(
             client_id=wanted.client_id,
@@ -178,7 +232,7 @@ class Redeeming:
             mode=request.mode,
             hold_seconds=request.hold_seconds,
             accepted_at=accepted_at,
-            deadline=accepted_at + self._valid,
+            deadline=max(valid_until, accepted_at),
             traceparent=tracing.outgoing_headers().get("traceparent"),
         )
         by_stream = reason == "overloaded" and self._valkey is not None and self._valkey.available_ratio > 0
@@ -187,7 +241,7 @@ class Redeeming:
         except QueueError as error:
             raise LedgerUnavailableError from error
         if by_stream and self._valkey is not None:  # after the queue has it: what is promised may not hang on a stream
-            self._valkey.buffer(deferred.encode())
+            self._valkey.buffer(self._burst.close(deferred))
         self._on_deferred(reason)
         return Accepted(accepted_at, deferred.deadline)
 
@@ -200,10 +254,15 @@ class Redeeming:
         return await self._from_ledger(wanted), "ledger"
 
     async def _from_ledger(self, wanted: Wanted) -> Decision:
-        decision = await self._ledger.redeem(wanted)
+        try:
+            decision = await self._ledger.redeem(wanted)
+        except KeyReusedError:
+            self._outage.answered()
+            raise
         self._outage.answered()
         if self._valkey is not None:
-            self._valkey.remember(wanted.client_id, wanted.key, wanted.fingerprint, _facts(decision.redemption))
+            sealed = self._hints.close(wanted, decision.redemption)
+            self._valkey.remember(wanted.client_id, wanted.key, wanted.fingerprint, sealed)
         return decision
 
     async def _whichever_is_first(
@@ -214,11 +273,10 @@ class Redeeming:
             either: list[asyncio.Future[Any]] = [asked, found]
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             hint = found.result() if found.done() else None
-            if asked.done() or hint is None:
+            known = None if asked.done() or hint is None else self._hints.open(wanted, hint.facts)
+            if known is None:  # also when it is another request's: the ledger says so
                 return await asked, "ledger"
-            if hint.fingerprint != wanted.fingerprint:
-                raise KeyReusedError
-            return Decision(_redemption(hint.facts), replayed=True), "hint"
+            return Decision(known, replayed=True), "hint"
         finally:
             if not asked.done():  # while it waits it is taken back; what runs goes on, and finds the same
                 asked.cancel()
@@ -229,19 +287,6 @@ def _heard(task: asyncio.Task[Any]) -> None:
     """Fetch what nobody waits for any more, or asyncio complains."""
     if not task.cancelled():
         task.exception()
-
-
-def _facts(redemption: Redemption) -> bytes:
-    return orjson.dumps(redemption)
-
-
-def _redemption(facts: bytes) -> Redemption:
-    """What `_facts` wrote."""
-    fields = orjson.loads(facts)
-    fields["redemption_id"] = UUID(fields["redemption_id"])
-    for name in ("hold_expires_at", "created_at"):
-        fields[name] = None if fields[name] is None else datetime.fromisoformat(fields[name])
-    return Redemption(**fields)
 
 
 def _now() -> float:

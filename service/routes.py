@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -43,8 +43,31 @@ PAGE_MAX: Final = 200
 
 _RETRY_HINT: Final = "Repeat the request with the same Idempotency-Key: points move at most once."
 _POLL_SECONDS: Final = 1
+_BODY_SECONDS_MAX: Final = 1.0  # it comes right behind its headers; who dawdles holds a place that others wait for
+_READY_SECONDS: Final = 1.0
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Readiness:
+    """Whether the service is ready, asked once a second however many probe it: a probe is free to call.
+
+    Args:
+        ask: Finds out: the answer, and its status.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[tuple[dict[str, str], int]]]) -> None:
+        self._ask = ask
+        self._asked: asyncio.Task[tuple[dict[str, str], int]] | None = None
+        self._good_until = 0.0
+
+    async def state(self) -> tuple[dict[str, str], int]:
+        """The answer, at most a second old."""
+        now = asyncio.get_running_loop().time()
+        if self._asked is None or (self._asked.done() and now >= self._good_until):
+            self._asked = asyncio.ensure_future(self._ask())
+            self._good_until = now + _READY_SECONDS
+        return await asyncio.shield(self._asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +91,10 @@ class Routes:
     instruments: Instruments
     signing_key: bytes
     deadline_seconds: float
+    readiness: Readiness = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "readiness", Readiness(self._ready))
 
     def router(self) -> APIRouter:
         """All routes."""
@@ -117,7 +144,8 @@ class Routes:
             finally:
                 note.ledger_seconds = time.perf_counter() - began
         if isinstance(outcome, Accepted):
-            return self._accepted(caller, key, outcome, note)
+            note.deferred = True
+            return self._pending(StatusReference(caller.client_id, key, asked.fingerprint, outcome.accepted_at), 202)
         decision, source = outcome
         redemption = decision.redemption
         note.redemption_id, note.replayed = str(redemption.redemption_id), decision.replayed
@@ -130,11 +158,11 @@ class Routes:
 
     async def redemptions(self, request: Request) -> Response:
         """A client's redemptions, the newest first."""
-        caller, _ = self._enter(request, Scope.REDEMPTIONS_READ)
+        caller, note = self._enter(request, Scope.REDEMPTIONS_READ)
         _whole_client_only(caller)
         page = _Page(self.signing_key, f"redemptions {caller.client_id}", request)
         before = UUID(page.before) if page.before else None
-        with _as_problems():
+        with self._asking(note):
             found = await self.ledger.redemptions(caller.client_id, before, page.size + 1, deadline=self._deadline())
         return page.answer("redemptions", found, lambda last: str(last.redemption_id))
 
@@ -143,14 +171,14 @@ class Routes:
         caller, note = self._enter(request, Scope.REDEMPTIONS_READ)
         redemption_id = _redemption_id(request)
         note.redemption_id = str(redemption_id)
-        return _json(await self._find(caller, redemption_id))
+        return _json(await self._find(caller, redemption_id, note))
 
     async def status(self, request: Request) -> Response:
         """Whether a deferred redemption is settled, and how."""
         caller, note = self._enter(request, Scope.REDEMPTIONS_READ)
         text = request.path_params["reference"]
         if not text.startswith("d_"):
-            found = await self._find(caller, _redemption_id(request, "reference"))
+            found = await self._find(caller, _redemption_id(request, "reference"), note)
             note.redemption_id = str(found.redemption_id)
             return _json(_settled(found, None, request.url.path))
         try:
@@ -159,12 +187,19 @@ class Routes:
             raise ProblemError(problems.REDEMPTION_NOT_FOUND) from None
         if reference.client_id != caller.client_id:
             raise ProblemError(problems.REDEMPTION_NOT_FOUND)
-        with _as_problems():
-            decided = await self.ledger.redemption_of_key(caller.client_id, reference.key, deadline=self._deadline())
-        if decided is not None and caller.may_touch(decided.account_id):
-            note.redemption_id = str(decided.redemption_id)
-            return _json(_settled(decided, reference.accepted_at, request.url.path))
-        return self._pending(reference, 200)
+        with self._asking(note):
+            found_of_key = await self.ledger.redemption_of_key(
+                caller.client_id, reference.key, deadline=self._deadline()
+            )
+        if found_of_key is None:
+            return self._pending(reference, 200)
+        decided, fingerprint = found_of_key
+        if not reference.is_for(fingerprint):
+            raise ProblemError(problems.KEY_REUSED)
+        if not caller.may_touch(decided.account_id):
+            raise ProblemError(problems.REDEMPTION_NOT_FOUND)
+        note.redemption_id = str(decided.redemption_id)
+        return _json(_settled(decided, reference.accepted_at, request.url.path))
 
     async def capture(self, request: Request) -> Response:
         """Take points of a hold for good, and give the rest of it back; exactly once for each idempotency key."""
@@ -182,8 +217,8 @@ class Routes:
 
     async def balance(self, request: Request) -> Response:
         """An account's points."""
-        _, account_id = self._enter_account(request)
-        with _as_problems():
+        note, account_id = self._enter_account(request)
+        with self._asking(note):
             found = await self.ledger.balance(account_id, deadline=self._deadline())
         if found is None:
             raise ProblemError(problems.ACCOUNT_NOT_FOUND)
@@ -196,20 +231,23 @@ class Routes:
 
     async def entries(self, request: Request) -> Response:
         """An account's statement, the newest line first."""
-        _, account_id = self._enter_account(request)
+        note, account_id = self._enter_account(request)
         page = _Page(self.signing_key, f"entries {account_id}", request)
         before = int(page.before) if page.before else None
-        with _as_problems():
+        with self._asking(note):
             found = await self.ledger.entries(account_id, before, page.size + 1, deadline=self._deadline())
         return page.answer("entries", found, lambda last: str(last.version))
 
     async def accrue(self, request: Request) -> Response:
         """Grant points to many accounts, once for each reference; each accrual for itself."""
         deadline = self._deadline()
-        caller, _ = self._enter(request, Scope.ACCRUALS_WRITE)
+        caller, note = self._enter(request, Scope.ACCRUALS_WRITE)
         _whole_client_only(caller)
         with _as_problems():
             wanted = domain.parse_accruals(await _body(request, deadline, ACCRUALS_BYTES_MAX))
+        if len(wanted) > 1:
+            self._spend(caller, len(wanted) - 1)  # each counts as a request; the first did on the way in
+        with self._asking(note):
             granted = await self.ledger.accrue(caller.client_id, wanted, deadline=deadline)
         return _json({"results": granted})
 
@@ -223,18 +261,21 @@ class Routes:
         """It can take redemptions: the ledger answers and has the schema that it needs, or there is a queue."""
         if request.app.state.gate.is_leaving:
             return _json({"status": "not ready", "reason": "told to stop"}, 503)
+        return _json(*await self.readiness.state())
+
+    async def _ready(self) -> tuple[dict[str, str], int]:
         needed = migrations()[-1].number
         try:
             version = await self.ledger.schema_version(deadline=self._deadline())
         except (LedgerTimeoutError, LedgerUnavailableError):
             if self.redeeming.can_defer:  # not taken out of the load balancer: it still accepts
-                return _json({"status": "ready", "reason": "the ledger does not answer; redemptions are deferred"})
-            return _json({"status": "not ready", "reason": "the ledger does not answer"}, 503)
+                return {"status": "ready", "reason": "the ledger does not answer; redemptions are deferred"}, 200
+            return {"status": "not ready", "reason": "the ledger does not answer"}, 503
         except Exception:  # noqa: BLE001 - the schema or its grants are not there; a probe has no better word for it
-            return _json({"status": "not ready", "reason": "the ledger's schema is missing"}, 503)
+            return {"status": "not ready", "reason": "the ledger's schema is missing"}, 503
         if version < needed:
-            return _json({"status": "not ready", "reason": f"migration {needed} is missing"}, 503)
-        return _json({"status": "ready"})
+            return {"status": "not ready", "reason": f"migration {needed} is missing"}, 503
+        return {"status": "ready"}, 200
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, with exemplars for a scraper that accepts OpenMetrics."""
@@ -256,24 +297,39 @@ class Routes:
             kind = problems.KEYS_STALE if error.retryable else problems.UNAUTHENTICATED
             raise ProblemError(kind, f"{error}.", headers={"WWW-Authenticate": error.challenge}) from None
         note.client_id = caller.client_id
-        verdict = self.limiter.take(caller.client_id)
-        if not verdict.allowed:
-            raise ProblemError(problems.RATE_LIMITED, headers=self.limiter.headers(verdict))
+        self._spend(caller, 1)
         if not caller.may(scope):
             challenge = insufficient_scope_challenge(scope)
             raise ProblemError(problems.FORBIDDEN, f"It needs {scope}.", headers={"WWW-Authenticate": challenge})
         return caller, note
 
-    def _enter_account(self, request: Request) -> tuple[Caller, str]:
+    def _spend(self, caller: Caller, requests: int) -> None:
+        # A member has a quota of their own: one guest's phone must not use up all of the app's.
+        name = caller.client_id if caller.account_id is None else f"{caller.client_id}/{caller.account_id}"
+        verdict = self.limiter.take(name, requests)
+        if not verdict.allowed:
+            raise ProblemError(problems.RATE_LIMITED, headers=self.limiter.headers(verdict))
+
+    @contextmanager
+    def _asking(self, note: Note) -> Iterator[None]:
+        """The ledger is asked: what it raises becomes a problem, and its time is noted."""
+        began = time.perf_counter()
+        try:
+            with _as_problems():
+                yield
+        finally:
+            note.ledger_seconds = time.perf_counter() - began
+
+    def _enter_account(self, request: Request) -> tuple[Note, str]:
         caller, note = self._enter(request, Scope.ACCOUNTS_READ)
         with _as_problems():
             note.account_id = account_id = domain.parse_account_id(request.path_params["account_id"])
         if not caller.may_touch(account_id):
             raise ProblemError(problems.ACCOUNT_NOT_FOUND)  # not even that it is there
-        return caller, account_id
+        return note, account_id
 
-    async def _find(self, caller: Caller, redemption_id: UUID) -> Redemption:
-        with _as_problems():
+    async def _find(self, caller: Caller, redemption_id: UUID, note: Note) -> Redemption:
+        with self._asking(note):
             found = await self.ledger.redemption(caller.client_id, redemption_id, deadline=self._deadline())
         if found is None or not caller.may_touch(found.account_id):
             raise ProblemError(problems.REDEMPTION_NOT_FOUND)
@@ -285,16 +341,14 @@ class Routes:
         key = _key(request)
         redemption_id = _redemption_id(request)
         note.redemption_id = str(redemption_id)
-        if caller.account_id is not None:  # a member's token: for a redemption of their own alone
-            await self._find(caller, redemption_id)
+        if kind != "void":  # guests may give up what they reserved; what they owe or get back is not theirs to say
+            _whole_client_only(caller)
+        elif caller.account_id is not None:
+            await self._find(caller, redemption_id, note)
         with _as_problems():
-            body = await _body(request, deadline, may_be_empty=True)
-            wanted = domain.parse_resolution(redemption_id, kind, body)
-            began = time.perf_counter()
-            try:
-                found = await self.ledger.resolve(caller.client_id, key, wanted, deadline=deadline)
-            finally:
-                note.ledger_seconds = time.perf_counter() - began
+            wanted = domain.parse_resolution(redemption_id, kind, await _body(request, deadline, may_be_empty=True))
+        with self._asking(note):
+            found = await self.ledger.resolve(caller.client_id, key, wanted, deadline=deadline)
         if found is None:
             raise ProblemError(problems.REDEMPTION_NOT_FOUND)
         resolved, note.replayed = found
@@ -304,10 +358,6 @@ class Routes:
         if resolved.rejection is not None:
             raise _rejected(resolved.rejection, resolved, location, replayed=note.replayed)
         return _json(resolved, status, _replayed(note.replayed) | {"Location": location})
-
-    def _accepted(self, caller: Caller, key: str, accepted: Accepted, note: Note) -> Response:
-        note.deferred = True
-        return self._pending(StatusReference(caller.client_id, key, accepted.accepted_at), 202)
 
     def _pending(self, reference: StatusReference, status: int) -> Response:
         url = f"/v1/redemptions/{reference.sign(self.signing_key)}/status"
@@ -384,7 +434,7 @@ async def _body(
 ) -> bytes:
     body = bytearray()
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + _BODY_SECONDS_MAX)):
             async for part in request.stream():
                 body += part
                 if len(body) > bytes_max:

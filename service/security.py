@@ -297,7 +297,7 @@ class KeyRing:
         algorithms: The only ones accepted; asymmetric ones.
         refresh_seconds: How often they are read, give or take a tenth.
         refresh_seconds_min: The shortest time between two reads: tokens with made-up key ids cause no more.
-        on_refresh_failed: Told what was wrong.
+        on_refresh_failed: Told what was wrong; its cause is what went wrong over there.
 
     Raises:
         SecurityError: There is no algorithm, or one that is not accepted anywhere here.
@@ -310,7 +310,7 @@ class KeyRing:
         algorithms: Iterable[str] = ALGORITHMS_DEFAULT,
         refresh_seconds: float = 600.0,
         refresh_seconds_min: float = 30.0,
-        on_refresh_failed: Callable[[str], None] = lambda _: None,
+        on_refresh_failed: Callable[[SecurityError], None] = lambda _: None,
     ) -> None:
         self.algorithms = tuple(algorithms)
         if not self.algorithms or not set(self.algorithms) <= set(_KEY_TYPES):
@@ -362,7 +362,7 @@ class KeyRing:
             try:
                 await self._load()
             except SecurityError as error:
-                self._on_refresh_failed(str(error))
+                self._on_refresh_failed(error)
             self._wanted.clear()  # now: who asked while the keys were on their way is served too
 
     async def _load(self) -> None:

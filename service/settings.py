@@ -32,8 +32,8 @@ class _FaultError(ValueError):
 def _url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        if "," not in parts.netloc:  # of several hosts each has a port of its own
-            _ = parts.port
+        for host in parts.netloc.rpartition("@")[2].split(","):  # each has a port of its own
+            _ = urlsplit(f"//{host}").port
     except ValueError:
         raise _FaultError("must be a URL like postgresql://user:password@host:5432/database") from None
     if parts.scheme not in ("postgresql", "postgres") or not (
@@ -266,6 +266,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "REDEMPTION_JWT_ISSUER and REDEMPTION_JWT_AUDIENCE: missing; a token is held to both"
     if settings.valkey_ca_file and not (settings.valkey_url or "").startswith("rediss://"):
         yield "REDEMPTION_VALKEY_CA_FILE: goes with a REDEMPTION_VALKEY_URL that begins with rediss://"
+    if settings.queue_url and settings.deferred_seconds <= settings.abandon_seconds:
+        yield "REDEMPTION_DEFERRED_SECONDS: must be more than REDEMPTION_ABANDON_SECONDS"
     if settings.dead_letter_queue_url and not settings.queue_url:
         yield "REDEMPTION_DEAD_LETTER_QUEUE_URL: goes with REDEMPTION_QUEUE_URL"
 

@@ -15,8 +15,8 @@ from typing import Final
 KEY_BYTES_MIN: Final = 32  # RFC 2104: no shorter than the hash's output
 PAYLOAD_BYTES_MAX: Final = 512  # a few ids and a time; far below what a URL may hold
 
-_SIGNATURE_BYTES: Final = 16  # RFC 2104, section 5: at least half of the hash's output
-_TEXT_CHARACTERS_MAX: Final = -(-(PAYLOAD_BYTES_MAX + _SIGNATURE_BYTES) * 4 // 3)
+SIGNATURE_BYTES: Final = 16  # RFC 2104, section 5: at least half of the hash's output
+_TEXT_CHARACTERS_MAX: Final = -(-(PAYLOAD_BYTES_MAX + SIGNATURE_BYTES) * 4 // 3)
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -49,7 +49,7 @@ class Signer:
         """
         if len(payload) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"a sealed payload has at most {PAYLOAD_BYTES_MAX} bytes")
-        return _encoded(payload + self._signature(payload))
+        return _encoded(payload + self.sign(payload))
 
     def open(self, text: str) -> bytes:
         """The payload of a text that `seal` made.
@@ -58,13 +58,18 @@ class Signer:
             InvalidSealError: It did not; what is wrong with the text is not told.
         """
         raw = _decoded(text)
-        payload, signature = raw[:-_SIGNATURE_BYTES], raw[-_SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, self._signature(payload)):
+        payload, signature = raw[:-SIGNATURE_BYTES], raw[-SIGNATURE_BYTES:]
+        if not self.verifies(payload, signature):
             raise InvalidSealError("not a text that was signed here")
         return payload
 
-    def _signature(self, payload: bytes) -> bytes:
-        return hmac.digest(self._key, payload, hashlib.sha256)[:_SIGNATURE_BYTES]
+    def sign(self, payload: bytes) -> bytes:
+        """The signature alone, of a payload of any length: 16 bytes."""
+        return hmac.digest(self._key, payload, hashlib.sha256)[:SIGNATURE_BYTES]
+
+    def verifies(self, payload: bytes, signature: bytes) -> bool:
+        """Whether `sign` made it, for this payload."""
+        return hmac.compare_digest(signature, self.sign(payload))
 
 
 def _encoded(raw: bytes) -> str:

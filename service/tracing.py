@@ -265,15 +265,17 @@ def batch_span(
         yield span
 
 
-def trace_id(span: Span) -> str:
-    """32 hexadecimal digits."""
-    return format_trace_id(span.get_span_context().trace_id)
-
-
-def sampled_trace_id() -> str | None:
-    """The trace id for an exemplar: only a trace that is kept is worth a link."""
-    span = get_current_span()
-    return trace_id(span) if span.get_span_context().trace_flags.sampled else None
+@contextmanager
+def continued(tracer: Tracer, name: str, traceparent: str | None) -> Iterator[None]:
+    """A span of work that an earlier request asked for, in that request's trace; nothing if it is not kept."""
+    parent, _ = incoming({TRACEPARENT: traceparent.encode()} if traceparent else {})
+    if not get_current_span(parent).get_span_context().trace_flags.sampled:
+        yield
+        return
+    with tracer.start_as_current_span(
+        name, context=parent, kind=SpanKind.CONSUMER, record_exception=False, set_status_on_exception=False
+    ):
+        yield
 
 
 _trace_id_decided: ContextVar[int] = ContextVar("trace_id_decided", default=0)

@@ -17,19 +17,27 @@ What it cannot tell:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import asyncpg
 
+from service.database import tls
+
+SECONDS_MAX: Final = 3600.0
+"""How long a verification may take, unless told otherwise."""
+
 _EXAMPLES_MAX: Final = 20
 _CONNECT_SECONDS_MAX: Final = 10.0
+_END_SECONDS_MAX: Final = 5.0  # an answer to a good-bye; without one the connection is dropped
 _PREFETCH_ROWS: Final = 1_000  # lines of the chain in memory at once, about 300 bytes each
 _WORK_MEMORY: Final = "64MB"  # for one sort or hash; what is larger goes to the server's temporary files
 _HASH_BYTES: Final = 32
@@ -639,12 +647,14 @@ Progress = Callable[[str, str], None]
 """Told a check's name and a fact's sentence when it is their turn."""
 
 
-async def verify(
+async def verify(  # noqa: PLR0913 - each may be left out
     connect: Any,  # noqa: ANN401 - asyncpg ships no types
     *,
     expect_head: tuple[int, bytes] | None = None,
     first_only: bool = False,
     progress: Progress | None = None,
+    ca_file: Path | None = None,
+    seconds_max: float = SECONDS_MAX,
 ) -> Report:
     """Look at the whole ledger, as it is at one moment.
 
@@ -653,36 +663,54 @@ async def verify(
         expect_head: A head that was noted earlier, number and hash.
         first_only: Stop at the first fact that does not hold.
         progress: Told how far it is.
+        ca_file: Whom to trust; with it the server of a URL must prove its name by TLS (verify-full).
+        seconds_max: How long all of it may take; a server that falls silent is left after this time.
 
     Raises:
-        OSError: The database cannot be reached.
+        OSError: The database cannot be reached; or it took too long (TimeoutError).
         asyncpg.PostgresError: It cannot answer: the login may not read the ledger, say.
     """
     began_at, began = datetime.now(UTC), time.monotonic()
     results: list[Result] = []
-    async with _connection(connect) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(f"SET LOCAL work_mem = '{_WORK_MEMORY}'")
-        chain = _Chain(connection, expect_head)
-        for name, check in CHECKS.items():
-            result = await _checked(name, check, chain, first_only=first_only, progress=progress or _quiet)
-            results.append(result)
-            if first_only and result.findings:
-                break
+    bound = asyncio.timeout(seconds_max)
+    try:
+        async with bound, _moment(connect, ca_file) as connection:
+            await connection.execute(f"SET LOCAL work_mem = '{_WORK_MEMORY}'")
+            chain = _Chain(connection, expect_head)
+            for name, check in CHECKS.items():
+                result = await _checked(name, check, chain, first_only=first_only, progress=progress or _quiet)
+                results.append(result)
+                if first_only and result.findings:
+                    break
+    except TimeoutError as error:
+        if bound.expired():
+            raise TimeoutError(f"the verification took longer than {seconds_max:g} s and was given up") from error
+        raise
     return Report(began_at, time.monotonic() - began, tuple(results), chain.head)
 
 
 @asynccontextmanager
-async def _connection(connect: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - as above
-    if not isinstance(connect, str):
-        yield connect
-        return
-    connection = await asyncpg.connect(
-        connect, timeout=_CONNECT_SECONDS_MAX, server_settings={"application_name": "redemption-verification"}
-    )
+async def _moment(connect: Any, ca_file: Path | None) -> AsyncIterator[Any]:  # noqa: ANN401 - as above
+    """A connection in a transaction that sees one moment and writes nothing."""
+    given = not isinstance(connect, str)
+    connection = connect
+    if not given:
+        connection = await asyncpg.connect(
+            connect,
+            timeout=_CONNECT_SECONDS_MAX,
+            server_settings={"application_name": "redemption-verification"},
+            ssl=tls(ca_file),
+        )
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
     try:
+        await transaction.start()
         yield connection
     finally:
-        await connection.close()
+        # Both first ask the server to end what is under way, and asyncpg waits for its answer without a bound. There
+        # is nothing to lose any more: neither what was found, nor what interrupted it, gives way to a fault here.
+        with suppress(Exception):
+            async with asyncio.timeout(_END_SECONDS_MAX):
+                await (transaction.rollback() if given else connection.close())
 
 
 def _quiet(_check: str, _fact: str) -> None:

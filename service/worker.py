@@ -20,15 +20,16 @@ from typing import Any, BinaryIO, Final, Literal
 import asyncpg
 from fastapi import FastAPI, Request, Response
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import Tracer
 
 from service import parts, tracing, verification
 from service.admission import Priority
 from service.database import Call, LedgerTimeoutError, LedgerUnavailableError
-from service.deferral import Deferred, InvalidMessageError
+from service.deferral import BurstSeal, Deferred
 from service.domain import KeyReusedError, RedemptionRequest
-from service.ledger import Ledger, Told, Wanted
+from service.ledger import Ledger, Told, Wanted, recorded_span
 from service.logs import Log
-from service.queue import DeferralQueue, Received
+from service.queue import DeferralQueue
 from service.settings import Settings
 from service.telemetry import Instruments
 from service.valkey import Valkey
@@ -41,14 +42,16 @@ from slo.metrics import (
     REDEMPTION_LEDGER_VERIFICATION_DURATION,
     REDEMPTION_LEDGER_VERIFIED,
     REDEMPTION_POINTS_EXPIRED,
+    REDEMPTION_POINTS_SETTLED,
     REDEMPTION_QUEUE_MESSAGES,
     REDEMPTION_SETTLED,
     REDEMPTION_WORKER_METRICS,
 )
 
 Source = Literal["queue", "stream"]
-Outcome = Literal["decided", "replayed", "late", "unreadable", "failed"]
+Outcome = Literal["decided", "replayed", "late", "reused", "unreadable", "failed"]
 
+_PROBE_SECONDS_MAX: Final = 2.0
 _SETTLE_SECONDS_MAX: Final = 20.0  # within the queue's visibility timeout, 30 s
 _RECEIVERS: Final = 4  # each has ten messages at most; together they make one batch of the ledger
 _RECEIVE_SECONDS: Final = 5
@@ -85,21 +88,26 @@ def create_worker(
         ValueError: The settings name no database.
     """
     told = parts.telemetry(REDEMPTION_WORKER_METRICS, log_stream, span_processors)
-    ledger = parts.ledger(settings, told.tracer, Told())
-    valkey = parts.valkey(settings, told.tracer, lambda _seconds, _error: None)
+    ledger = parts.ledger(
+        settings, told.tracer, Told(redeemed=lambda points: told.instruments.count(REDEMPTION_POINTS_SETTLED, points))
+    )
+    valkey = parts.valkey(settings, told.tracer)
     queue = parts.queue(settings, told.tracer)
-    settling = Settling(ledger, told.instruments, told.log)
+    settling = Settling(ledger, told.instruments, told.tracer)
     upkeep = Upkeep(ledger, told.instruments)
+    burst = BurstSeal(settings.signing_key) if settings.signing_key else None
     loops: list[Callable[[], Awaitable[None]]] = [
         upkeep.count_lots,
-        _again(upkeep.once, _UPKEEP_SECONDS, told.log),
+        _again(upkeep.end_holds, _UPKEEP_SECONDS, told.log),
+        _again(upkeep.end_lots, _UPKEEP_SECONDS, told.log),
+        _again(upkeep.seal, _UPKEEP_SECONDS, told.log),
         _again(Verifying(settings, told.instruments, told.log).once, settings.verify_seconds, told.log),
     ]
     if queue is not None:
         loops += [_again(lambda: settling.from_queue(queue), 0.0, told.log)] * _RECEIVERS
         loops.append(_again(lambda: _measure(queue, told.instruments), _DEPTH_SECONDS, told.log))
-    if valkey is not None:
-        loops.append(_again(lambda: settling.from_stream(valkey), 0.0, told.log))
+    if valkey is not None and burst is not None:
+        loops.append(_again(lambda: settling.from_stream(valkey, burst), 0.0, told.log))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -182,13 +190,13 @@ class Settling:
     Args:
         ledger: Decides.
         instruments: Counts.
-        log: Hears of what cannot be settled.
+        tracer: Makes the span of each.
     """
 
-    def __init__(self, ledger: Ledger, instruments: Instruments, log: Log) -> None:
+    def __init__(self, ledger: Ledger, instruments: Instruments, tracer: Tracer) -> None:
         self._ledger = ledger
         self._instruments = instruments
-        self._log = log
+        self._tracer = tracer
         self._waiting: dict[tuple[str, str], _Waiting] = {}
 
     def oldest_accepted(self) -> float:
@@ -198,74 +206,72 @@ class Settling:
         return min((one.accepted_at.timestamp() for one in self._waiting.values()), default=0.0)
 
     async def from_queue(self, queue: DeferralQueue) -> None:
-        """Receive some messages and settle them; what fails is handed back, and at last goes to the dead letters."""
+        """Receive some messages and settle them.
+
+        A message that is received too often becomes a dead letter, so while the ledger is away nothing is received.
+
+        Raises:
+            LedgerTimeoutError, LedgerUnavailableError: The ledger is away.
+            QueueError: The queue is.
+        """
+        await self._ledger.schema_version(deadline=asyncio.get_running_loop().time() + _PROBE_SECONDS_MAX)
         received = await queue.receive(_RECEIVE_SECONDS)
         outcomes = await asyncio.gather(*(self.settle(one.message, "queue") for one in received))
         done = [one.receipt for one, outcome in zip(received, outcomes, strict=True) if outcome in _DONE]
         if done:
             await queue.delete(done)
-        for one, outcome in zip(received, outcomes, strict=True):
-            if outcome == "failed":
-                await _hand_back(queue, one)
+        failed = [one for one, outcome in zip(received, outcomes, strict=True) if outcome == "failed"]
+        for one in failed:
+            await queue.extend(one.receipt, random.randint(*_HAND_BACK_SECONDS))  # noqa: S311 - no secret
+        if failed:
+            raise LedgerUnavailableError  # a pause, and one line for all of them
 
-    async def from_stream(self, valkey: Valkey) -> None:
+    async def from_stream(self, valkey: Valkey, burst: BurstSeal) -> None:
         """Settle what the burst stream has, for ever. What fails there waits in the queue as well."""
         async with aclosing(valkey.consume(f"{os.uname().nodename}-{secrets.token_hex(4)}")) as portions:
             async for portion in portions:
-                await asyncio.gather(*(self.settle(_decoded(one.body), "stream") for one in portion))
+                await asyncio.gather(*(self.settle(burst.open(one.body), "stream") for one in portion))
                 valkey.acknowledge(portion)
 
     async def settle(self, message: Deferred | None, source: Source) -> Outcome:
         """Decide one; counted, and never raises."""
         outcome = "unreadable" if message is None else await self._settle(message)
         self._instruments.count(REDEMPTION_SETTLED, 1, source=source, outcome=outcome)
-        if outcome in ("unreadable", "failed"):
-            self._log.warning("settle", outcome=outcome)
         return outcome
 
     async def _settle(self, message: Deferred) -> Outcome:
         name = (message.client_id, message.key)
         if len(self._waiting) < _WAITING_MAX:
             self._waiting[name] = _Waiting(message.accepted_at, time.monotonic())
-        request = RedemptionRequest(
-            account_id=message.account_id, points=message.points, hold_seconds=message.hold_seconds
-        )
-        wanted = Wanted(
-            message.client_id,
-            message.key,
-            request,
-            message.fingerprint,
-            asyncio.get_running_loop().time() + _SETTLE_SECONDS_MAX,
-            accepted_at=message.accepted_at,
-            valid_until=message.deadline,
-        )
-        try:
-            decision = await self._ledger.redeem(wanted)
-        except KeyReusedError:
-            outcome: Outcome = "replayed"  # the key was decided for another request: nothing is left to settle
-        except Exception:  # noqa: BLE001 - it comes again, and at last goes to the dead letters
-            return "failed"
-        else:
-            if decision.replayed:
-                outcome = "replayed"
+        with tracing.continued(self._tracer, "process redemption", message.traceparent):
+            wanted = Wanted(
+                message.client_id,
+                message.key,
+                RedemptionRequest(
+                    account_id=message.account_id, points=message.points, hold_seconds=message.hold_seconds
+                ),
+                message.fingerprint,
+                asyncio.get_running_loop().time() + _SETTLE_SECONDS_MAX,
+                accepted_at=message.accepted_at,
+                valid_until=message.deadline,
+                span=recorded_span(),
+            )
+            try:
+                decision = await self._ledger.redeem(wanted)
+            except KeyReusedError:
+                outcome: Outcome = "reused"
+            except Exception:  # noqa: BLE001 - it comes again, and at last goes to the dead letters
+                return "failed"
             else:
-                outcome = "late" if decision.redemption.rejection == "deadline-passed" else "decided"
+                if decision.replayed:
+                    outcome = "replayed"
+                else:
+                    outcome = "late" if decision.redemption.rejection == "deadline-passed" else "decided"
         self._waiting.pop(name, None)
         return outcome
 
 
-_DONE: Final = frozenset({"decided", "replayed", "late"})  # an unreadable one is left to become a dead letter
-
-
-def _decoded(body: bytes) -> Deferred | None:
-    try:
-        return Deferred.decode(body)
-    except InvalidMessageError:
-        return None
-
-
-async def _hand_back(queue: DeferralQueue, message: Received) -> None:
-    await queue.extend(message.receipt, random.randint(*_HAND_BACK_SECONDS))  # noqa: S311 - no secret
+_DONE: Final = frozenset({"decided", "replayed", "late", "reused"})  # an unreadable one is left to become a dead letter
 
 
 async def _measure(queue: DeferralQueue, instruments: Instruments) -> None:
@@ -290,18 +296,24 @@ class Upkeep:
         self._database = ledger.database
         self._instruments = instruments
 
-    async def once(self) -> None:
-        """All that is due."""
+    async def end_holds(self) -> None:
+        """End all holds that are due."""
         while ended := (await self._ask(_EXPIRE_HOLDS, _HOLDS_MAX))["ended"]:
             self._instruments.count(REDEMPTION_HOLDS_EXPIRED, ended)
+
+    async def end_lots(self) -> None:
+        """Take away the points of all lots that are due."""
         while (expired := await self._ask(_EXPIRE_LOTS, _ACCOUNTS_MAX))["accounts"]:
             self._instruments.count(REDEMPTION_POINTS_EXPIRED, expired["points"])
+
+    async def seal(self) -> None:
+        """Extend the hash chain over all that can be sealed."""
         while True:
             chain = await self._ask(_SEAL, _ROWS_MAX)
             self._instruments.set(REDEMPTION_CHAIN_BACKLOG, chain["backlog"])
-            if not chain["backlog"]:
-                break
-        self._instruments.set(REDEMPTION_CHAIN_SEALED, time.time())
+            self._instruments.set(REDEMPTION_CHAIN_SEALED, chain["complete"].timestamp())
+            if not chain["sealed"]:
+                return
 
     async def count_lots(self) -> None:
         """Give a lot to the points of every account that has none yet, once; accounts in use do so by themselves."""
@@ -333,7 +345,7 @@ class Verifying:
 
     async def once(self) -> None:
         """Verify all of it, on a connection of its own."""
-        report = await verification.verify(self._settings.database_url or "")
+        report = await verification.verify(self._settings.database_url or "", ca_file=self._settings.database_ca_file)
         for result in report.results:
             self._instruments.set(REDEMPTION_LEDGER_MISMATCHES, result.mismatches, check=result.check)
             if result.mismatches:

@@ -232,7 +232,7 @@ REDEMPTION_SHED = Counter(
 
 REDEMPTION_POINTS_REDEEMED = Counter(
     "redemption_points_redeemed_total",
-    "Points deducted, at once or by a capture; a replay deducts none.",
+    "Points deducted by the service itself, at once or by a capture; a replay deducts none.",
 )
 
 REDEMPTION_POINTS_REFUNDED = Counter(
@@ -282,6 +282,11 @@ REDEMPTION_VALKEY_CALLS = Counter(
     labels={"outcome": ("ok", "timeout", "error")},
 )
 
+REDEMPTION_VALKEY_DROPPED = Counter(
+    "redemption_valkey_dropped_total",
+    "Hints, quota charges and burst messages that were given up because Valkey was away or too busy.",
+)
+
 REDEMPTION_DATABASE_CONNECTIONS = Gauge(
     "redemption_database_connections",
     "Connections to the ledger database in this process's pool, by what they do.",
@@ -303,6 +308,7 @@ REDEMPTION_METRICS: tuple[Metric, ...] = (
     REDEMPTION_DEFERRED,
     REDEMPTION_FALLBACK_ACTIVE,
     REDEMPTION_VALKEY_CALLS,
+    REDEMPTION_VALKEY_DROPPED,
     REDEMPTION_DATABASE_CONNECTIONS,
 )
 
@@ -318,8 +324,14 @@ REDEMPTION_SETTLED = Counter(
     "Deferred redemptions taken from the queue or the burst stream, by what became of them.",
     labels={
         "source": ("queue", "stream"),
-        "outcome": ("decided", "replayed", "late", "unreadable", "failed"),
+        # reused: its key was decided for another request; late: refused, as its time was over
+        "outcome": ("decided", "replayed", "late", "reused", "unreadable", "failed"),
     },
+)
+
+REDEMPTION_POINTS_SETTLED = Counter(
+    "redemption_points_settled_total",
+    "Points deducted by settling what was deferred.",
 )
 
 REDEMPTION_QUEUE_MESSAGES = Gauge(
@@ -346,7 +358,7 @@ REDEMPTION_LEDGER_VERIFICATION_DURATION = Gauge(
 
 REDEMPTION_CHAIN_SEALED = Gauge(
     "redemption_chain_sealed_timestamp_seconds",
-    "When the hash chain was last brought up to date with the ledger; 0 when it never was.",
+    "Everything that was written before this time is covered by the hash chain; 0 when never.",
 )
 
 REDEMPTION_CHAIN_BACKLOG = Gauge(
@@ -367,6 +379,7 @@ REDEMPTION_POINTS_EXPIRED = Counter(
 REDEMPTION_WORKER_METRICS: tuple[Metric, ...] = (
     REDEMPTION_DEFERRED_OLDEST_ACCEPTED,
     REDEMPTION_SETTLED,
+    REDEMPTION_POINTS_SETTLED,
     REDEMPTION_QUEUE_MESSAGES,
     REDEMPTION_LEDGER_MISMATCHES,
     REDEMPTION_LEDGER_VERIFIED,

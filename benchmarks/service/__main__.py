@@ -126,7 +126,7 @@ def main() -> None:
         "rounds": rounds,
         "seconds": seconds,
         **{name: summary([one[name] for one in measured]) for name in measured[0]},
-        "machine": machine("jaeger") | {"postgres": "Postgres 18, Valkey 9, all on these cores"},
+        "machine": machine() | {"postgres": "Postgres 18, Valkey 9, Jaeger and the load on the same cores"},
     }
     report(given, figures, _tables(figures), README)
 

@@ -50,12 +50,7 @@ class LedgerDatabase:
 
     def accrue(self, accounts: Iterable[str], points: int) -> None:
         """Grant points to each of the accounts, which it opens if need be."""
-
-        async def grant() -> None:
-            for account in accounts:
-                await administration.accrue(self.owner_url, account, points)
-
-        asyncio.run(grant())
+        asyncio.run(administration.accrue_many(self.owner_url, dict.fromkeys(accounts, points)))
 
 
 @contextmanager

@@ -785,7 +785,8 @@ CREATE TYPE ledger.redemption AS (
     balance bigint, -- of the account right after the decision
     available bigint,
     hold_expires_at timestamptz,
-    created_at timestamptz
+    created_at timestamptz,
+    fingerprint bytea -- of the request that it was decided for
 );
 
 CREATE FUNCTION ledger.as_redemption(origin ledger.redemptions) RETURNS ledger.redemption
@@ -803,7 +804,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         origin.rejection,
         CASE WHEN origin.kind = 'redeem' AND origin.rejection IS NULL THEN origin.points ELSE f.captured END,
         f.refunded, origin.balance, coalesce(origin.available, origin.balance), origin.hold_expires_at,
-        origin.created_at
+        origin.created_at, origin.fingerprint
     FROM (
         SELECT
             min(r.kind) FILTER (WHERE r.kind <> 'refund') AS ended, -- there is one at most
@@ -923,21 +924,25 @@ BEGIN
         WHERE a.account_id = hold.account_id FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         CONTINUE WHEN NOT EXISTS (SELECT FROM ledger.holds AS h WHERE h.redemption_id = hold.redemption_id);
-        IF account.lots_version <> account.version THEN
-            PERFORM ledger.settle_account(account.account_id);
-        END IF;
-        id := ledger.new_id();
-        account := ledger.end_hold(id, hold, 0);
-        INSERT INTO ledger.redemptions (
-            redemption_id, client_id, idempotency_key, fingerprint, account_id, points, balance, kind, origin_id,
-            available
-        )
-        VALUES (
-            id, 'system:upkeep', 'expire-' || hold.redemption_id, sha256(convert_to(hold.redemption_id::text, 'UTF8')),
-            hold.account_id, hold.points, account.balance, 'expire', hold.redemption_id,
-            account.balance - account.held
-        );
-        ended := ended + 1;
+        BEGIN
+            IF account.lots_version <> account.version THEN
+                PERFORM ledger.settle_account(account.account_id);
+            END IF;
+            id := ledger.new_id();
+            account := ledger.end_hold(id, hold, 0);
+            INSERT INTO ledger.redemptions (
+                redemption_id, client_id, idempotency_key, fingerprint, account_id, points, balance, kind, origin_id,
+                available
+            )
+            VALUES (
+                id, 'system:upkeep', 'expire-' || hold.redemption_id,
+                sha256(convert_to(hold.redemption_id::text, 'UTF8')), hold.account_id, hold.points, account.balance,
+                'expire', hold.redemption_id, account.balance - account.held
+            );
+            ended := ended + 1;
+        EXCEPTION WHEN data_exception OR check_violation THEN
+            NULL; -- an account that does not fit stops no other; the verification tells of it
+        END;
     END LOOP;
     RETURN ended;
 END
@@ -956,8 +961,12 @@ BEGIN
         WHERE a.next_expiry <= clock_timestamp() ORDER BY a.next_expiry LIMIT p_accounts_max
         FOR UPDATE SKIP LOCKED
     LOOP
-        points := points + account.balance - (ledger.settle_account(account.account_id)).balance;
-        accounts := accounts + 1;
+        BEGIN
+            points := points + account.balance - (ledger.settle_account(account.account_id)).balance;
+            accounts := accounts + 1;
+        EXCEPTION WHEN data_exception OR check_violation THEN
+            NULL; -- as in ledger.expire_holds
+        END;
     END LOOP;
 END
 $$;
@@ -980,7 +989,11 @@ BEGIN
         WHERE a.account_id > p_after AND a.account_id <= last AND a.lots_version <> a.version
         FOR UPDATE SKIP LOCKED
     LOOP
-        PERFORM ledger.settle_account(account.account_id);
+        BEGIN
+            PERFORM ledger.settle_account(account.account_id);
+        EXCEPTION WHEN data_exception OR check_violation THEN
+            NULL; -- as in ledger.expire_holds
+        END;
     END LOOP;
     RETURN last;
 END
@@ -1013,24 +1026,25 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET t
     ORDER BY transaction_number, line COLLATE "C" -- the same on every server
 $$;
 
--- The numbers of the transactions of these rows, a number for each row.
-CREATE FUNCTION ledger.chain_numbers(p_above bigint, p_through bigint) RETURNS SETOF bigint
+-- What the hash chain does not cover: a row for each row of the ledger above a transaction number.
+CREATE FUNCTION ledger.unsealed(p_above bigint) RETURNS TABLE (transaction_number bigint, created_at timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(e.transaction_number, 0) FROM ledger.entries AS e
-    WHERE (e.transaction_number > p_above AND e.transaction_number <= p_through)
-        OR (p_above < 0 AND e.transaction_number IS NULL)
+    SELECT coalesce(e.transaction_number, 0), e.created_at FROM ledger.entries AS e
+    WHERE e.transaction_number > p_above OR (p_above < 0 AND e.transaction_number IS NULL)
     UNION ALL
-    SELECT coalesce(r.transaction_number, 0) FROM ledger.redemptions AS r
-    WHERE (r.transaction_number > p_above AND r.transaction_number <= p_through)
-        OR (p_above < 0 AND r.transaction_number IS NULL)
+    SELECT coalesce(r.transaction_number, 0), r.created_at FROM ledger.redemptions AS r
+    WHERE r.transaction_number > p_above OR (p_above < 0 AND r.transaction_number IS NULL)
 $$;
 
 -- Extend the hash chain over the rows of transactions that have ended; at most about p_rows_max rows, whole transactions.
--- Returns how many rows the new seal covers (0: there was nothing to seal) and how many are left.
+--
+-- sealed     rows that the new seal covers; 0: there was nothing that could be sealed
+-- backlog    rows that it does not cover yet
+-- complete   everything that was written before this time is covered
 --
 -- A row is final when every transaction with a number below its own or equal has ended: that is what a snapshot's xmin
 -- says. So a commit that waits for its standby holds the chain up, and is never left out of it.
-CREATE FUNCTION ledger.seal(p_rows_max integer, OUT sealed bigint, OUT backlog bigint)
+CREATE FUNCTION ledger.seal(p_rows_max integer, OUT sealed bigint, OUT backlog bigint, OUT complete timestamptz)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     last ledger.seals;
@@ -1046,24 +1060,28 @@ BEGIN
             USING ERRCODE = 'data_exception',
             HINT = 'A logical dump was restored? Move the transaction counter on with pg_resetwal --next-transaction-id.';
     END IF;
-    SELECT max(c.number) INTO upper FROM (
-        SELECT n.number FROM ledger.chain_numbers(coalesce(last.through, -1), ended) AS n (number)
-        ORDER BY n.number LIMIT p_rows_max
+    complete := clock_timestamp();
+    SELECT max(c.transaction_number) INTO upper FROM (
+        SELECT u.transaction_number FROM ledger.unsealed(coalesce(last.through, -1)) AS u
+        WHERE u.transaction_number <= ended ORDER BY u.transaction_number LIMIT p_rows_max
     ) AS c;
-    IF upper IS NULL THEN
-        sealed := 0;
-        backlog := 0;
-        RETURN;
+    sealed := 0;
+    IF upper IS NOT NULL THEN
+        SELECT
+            count(*),
+            sha256(string_agg(
+                sha256(convert_to(r.line, 'UTF8')), ''::bytea ORDER BY r.transaction_number, r.line COLLATE "C"
+            ))
+        INTO sealed, digest
+        FROM ledger.chain_rows(coalesce(last.through, -1), upper) AS r;
+        INSERT INTO ledger.seals (number, through, rows, sha256)
+        VALUES (
+            coalesce(last.number, 0) + 1, upper, sealed,
+            sha256(coalesce(last.sha256, ''::bytea) || int8send(upper) || int8send(sealed) || digest)
+        );
     END IF;
-    SELECT count(*), sha256(string_agg(sha256(convert_to(r.line, 'UTF8')), ''::bytea ORDER BY r.transaction_number, r.line COLLATE "C"))
-    INTO sealed, digest
-    FROM ledger.chain_rows(coalesce(last.through, -1), upper) AS r;
-    INSERT INTO ledger.seals (number, through, rows, sha256)
-    VALUES (
-        coalesce(last.number, 0) + 1, upper, sealed,
-        sha256(coalesce(last.sha256, ''::bytea) || int8send(upper) || int8send(sealed) || digest)
-    );
-    SELECT count(*) INTO backlog FROM ledger.chain_numbers(upper, ended);
+    SELECT count(*), least(complete, min(u.created_at)) INTO backlog, complete
+    FROM ledger.unsealed(coalesce(upper, last.through, -1)) AS u;
 END
 $$;
 

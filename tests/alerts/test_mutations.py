@@ -24,7 +24,7 @@ from slo import conventions as names
 from slo.definitions.redemption import availability
 from tests.alerts.rules_bench import LINKS, needed, promtool
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 Rules = dict[str, Any]
 COMPILED = compile_slo(availability)

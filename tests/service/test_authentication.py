@@ -91,7 +91,11 @@ async def test_a_member_spends_their_own_points_only(guarded: Service, issuer: I
     assert (await guarded.client.get(location, headers=member)).status_code == 404
     assert (await guarded.client.get(f"{location}/status", headers=member)).status_code == 404
     key = {"Idempotency-Key": secrets.token_hex(16)}
-    assert (await guarded.client.post(f"{location}/refunds", headers=member | key)).status_code == 404
+    assert (await guarded.client.post(f"{location}/void", headers=member | key)).status_code == 404
+    for what in ("capture", "refunds"):  # not even of their own: a guest does not refund themselves
+        own_location = (await guarded.redeem(own, 10, **member)).headers["Location"]
+        key = {"Idempotency-Key": secrets.token_hex(16)}
+        assert (await guarded.client.post(f"{own_location}/{what}", headers=member | key)).status_code == 403
     assert (await guarded.client.get("/v1/redemptions", headers=member)).status_code == 403
     assert (await guarded.client.post("/v1/accruals:batch", headers=member, json={})).status_code == 403
     assert (await guarded.client.get(f"/v1/accounts/{other}/balance", headers=partner)).json()["posted"] == 90
@@ -132,6 +136,29 @@ async def test_a_client_beyond_its_rate_is_limited(serve: Serve, issuer: Issuer,
         assert 1 <= int(limited.headers["Retry-After"]) <= 10
         assert (await service.redeem(account, 1, **calm)).status_code == 201
         assert await service.sample("redemption_requests_total", route="POST /v1/redemptions", outcome="limited") == 1
+
+
+async def test_members_do_not_share_a_quota(serve: Serve, issuer: Issuer, database: Database) -> None:
+    """One guest's phone that asks too often turns away neither another guest of the same app nor the app itself."""
+    one, two = await database.account(100), await database.account(100)
+    known = {"jwks_file": issuer.jwks_file, "jwt_issuer": issuer.url, "jwt_audience": issuer.audience}
+    async with serve(**known, client_requests_per_second=0.1, client_burst=2) as service:
+        eager, calm = (_bearer(issuer.token("app", account_id=account)) for account in (one, two))
+        assert [(await service.redeem(one, 1, **eager)).status_code for _ in range(3)] == [201, 201, 429]
+        assert (await service.redeem(two, 1, **calm)).status_code == 201
+        assert (await service.redeem(two, 1, **_bearer(issuer.token("app")))).status_code == 201
+
+
+async def test_each_accrual_of_a_batch_counts(serve: Serve, issuer: Issuer) -> None:
+    """A batch is no way around the quota: it costs as much as its accruals one by one."""
+    known = {"jwks_file": issuer.jwks_file, "jwt_issuer": issuer.url, "jwt_audience": issuer.audience}
+    accruals = [{"reference": f"stay-{number}", "account_id": "guest-quota", "points": 1} for number in range(6)]
+    async with serve(**known, client_requests_per_second=0.1, client_burst=10) as service:
+        bank = _bearer(issuer.token("bank"))
+        answers = [
+            await service.client.post("/v1/accruals:batch", json={"accruals": accruals}, headers=bank) for _ in "ab"
+        ]
+        assert [answer.status_code for answer in answers] == [200, 429]
 
 
 async def test_no_token_is_told(guarded: Service, issuer: Issuer, database: Database) -> None:

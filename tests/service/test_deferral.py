@@ -17,6 +17,7 @@ from service.deferral import (
     MESSAGE_BYTES_MAX,
     REFERENCE_CHARACTERS_MAX,
     WAIT_MAX,
+    BurstSeal,
     Deferred,
     InvalidMessageError,
     InvalidReferenceError,
@@ -221,23 +222,26 @@ def test_no_value_breaks_the_reader(name: str, value: object) -> None:
         assert Deferred.decode(body).encode() == body
 
 
+PRINT = bytes(range(32))
+
+
 @given(words(1, 64), words(16, 128), TIMES)
 def test_a_reference_comes_back(client_id: str, key: str, accepted_at: datetime) -> None:
     """Client, key and time to the microsecond come back from a text that fits into a URL."""
-    text = StatusReference(client_id, key, accepted_at).sign(SIGNING_KEY)
-    assert StatusReference.verify(SIGNING_KEY, text) == (client_id, key, accepted_at)
+    text = StatusReference(client_id, key, PRINT, accepted_at).sign(SIGNING_KEY)
+    assert StatusReference.verify(SIGNING_KEY, text) == (client_id, key, PRINT[:8], accepted_at)
     assert text.startswith("d_")
     assert text.replace("-", "").replace("_", "").isalnum()
 
 
 def test_the_longest_reference_is_within_the_limit() -> None:
-    """The longest ids make a text of at most 300 characters."""
-    text = StatusReference("c" * 64, "k" * 128, ACCEPTED_AT).sign(SIGNING_KEY)
+    """The longest ids make a text of at most 304 characters."""
+    text = StatusReference("c" * 64, "k" * 128, PRINT, ACCEPTED_AT).sign(SIGNING_KEY)
     assert len(text) <= REFERENCE_CHARACTERS_MAX
     assert StatusReference.verify(SIGNING_KEY, text).key == "k" * 128
 
 
-REFERENCE = StatusReference("partner-a", "0123456789abcdef", ACCEPTED_AT).sign(SIGNING_KEY)
+REFERENCE = StatusReference("partner-a", "0123456789abcdef", PRINT, ACCEPTED_AT).sign(SIGNING_KEY)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ REFERENCE = StatusReference("partner-a", "0123456789abcdef", ACCEPTED_AT).sign(S
         REFERENCE[:10] + ("A" if REFERENCE[10] != "A" else "B") + REFERENCE[11:],
         REFERENCE + "A" * 300,
         "d_" + Signer(SIGNING_KEY, "cursor").seal(bytes(8) + b"partner-a 0123456789abcdef"),
-        StatusReference("partner-a", "0123456789abcdef", ACCEPTED_AT).sign(b"S" * 32),
+        StatusReference("partner-a", "0123456789abcdef", PRINT, ACCEPTED_AT).sign(b"S" * 32),
     ],
 )
 def test_no_other_reference_is_taken(text: str) -> None:
@@ -265,12 +269,31 @@ def test_no_other_reference_is_taken(text: str) -> None:
 @pytest.mark.parametrize(
     "reference",
     [
-        StatusReference("partner a", "0123456789abcdef", ACCEPTED_AT),
-        StatusReference("partner-a", "short", ACCEPTED_AT),
-        StatusReference("partner-a", "0123456789abcdef", ACCEPTED_AT.replace(tzinfo=None)),
+        StatusReference("partner a", "0123456789abcdef", PRINT, ACCEPTED_AT),
+        StatusReference("partner-a", "short", PRINT, ACCEPTED_AT),
+        StatusReference("partner-a", "0123456789abcdef", PRINT[:7], ACCEPTED_AT),
+        StatusReference("partner-a", "0123456789abcdef", PRINT, ACCEPTED_AT.replace(tzinfo=None)),
     ],
 )
 def test_no_reference_is_signed_that_could_not_be_read(reference: StatusReference) -> None:
-    """Ids with a space, or a time without a zone, are refused before they are handed out."""
+    """Ids with a space, half a fingerprint, or a time without a zone are refused before they are handed out."""
     with pytest.raises(InvalidReferenceError, match="client id"):
         reference.sign(SIGNING_KEY)
+
+
+def test_a_reference_is_about_one_request() -> None:
+    """The key may have been decided for another request: the reference tells them apart."""
+    reference = StatusReference.verify(SIGNING_KEY, REFERENCE)
+    assert reference.is_for(PRINT)
+    assert not reference.is_for(bytes(32))
+
+
+def test_the_burst_stream_takes_only_what_was_signed() -> None:
+    """Whoever can write to Valkey can put anything there: what another key signed, or none, is no message."""
+    message = Deferred.decode(document())
+    sealed = BurstSeal(SIGNING_KEY).close(message)
+    assert BurstSeal(SIGNING_KEY).open(sealed) == message
+    assert BurstSeal(b"S" * 32).open(sealed) is None
+    assert BurstSeal(SIGNING_KEY).open(message.encode()) is None
+    assert BurstSeal(SIGNING_KEY).open(sealed[:-2] + b"!}") is None
+    assert BurstSeal(SIGNING_KEY).open(b"") is None

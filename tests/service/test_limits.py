@@ -195,7 +195,13 @@ async def test_every_problem_has_the_same_form() -> None:
     assert len({kind.code for kind in kinds}) == len(kinds) > 10
     for kind in kinds:
         assert kind.outcome in GOOD_OUTCOMES + BAD_OUTCOMES
-        passing = (problems.BODY_TIMEOUT, problems.KEYS_STALE, problems.RATE_LIMITED, problems.IN_PROGRESS)
+        passing = (
+            problems.HEAD_TIMEOUT,
+            problems.BODY_TIMEOUT,
+            problems.KEYS_STALE,
+            problems.RATE_LIMITED,
+            problems.IN_PROGRESS,
+        )
         assert kind.retryable == (kind.outcome in BAD_OUTCOMES or kind in passing)
         assert (kind.status >= 500) == (kind.outcome in BAD_OUTCOMES)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,13 +10,17 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 import httpx
 import psutil
 import pytest
 
 from drills.harness import Issuer, ledger_database, worker
+from service import administration
 from service.__main__ import main
 from tests.service.conftest import TOOLS, Database, free_ports, process, tool, wait_for
 
@@ -55,7 +60,6 @@ def _bearer(issuer: Issuer) -> dict[str, str]:
 
 def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_path: Path, issuer: Issuer) -> None:
     """SIGTERM lets a redemption that waits for the database finish, within the bound."""
-    import asyncio  # noqa: PLC0415 - the other tests are synchronous
 
     async def scene() -> None:
         account = await database.account(10)
@@ -84,7 +88,6 @@ def test_a_request_in_flight_is_answered_before_the_end(database: Database, tmp_
 
 def test_the_end_does_not_wait_for_ever(database: Database, tmp_path: Path, issuer: Issuer) -> None:
     """A call that the database never answers holds the end up no longer than the settings allow."""
-    import asyncio  # noqa: PLC0415 - as above
 
     async def scene() -> None:
         account = await database.account(10)
@@ -165,6 +168,114 @@ def test_the_worker_keeps_the_ledger_in_order_and_stops_when_asked() -> None:
             assert "Traceback" not in running.process.tail(100)
 
 
+_SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+
+
+@_SIGNALS
+def test_an_interrupted_verification_is_none(database: Database, number: signal.Signals, code: int) -> None:
+    """It ends with the signal's code, and says so in one line: nobody takes it for a ledger in order."""
+    waiting = "application_name = 'redemption-verification' AND wait_event_type = 'Lock'"
+    with (
+        _locked(database, "LOCK TABLE ledger.accounts", waiting) as is_waiting,
+        _started(["verify"], {"REDEMPTION_DATABASE_URL": database.owner}) as running,
+    ):
+        wait_for(is_waiting, running)
+        _assert_interrupted(running, number, code)
+
+
+@_SIGNALS
+def test_an_interrupted_migration_is_none(database: Database, number: signal.Signals, code: int) -> None:
+    """As above, while it waits for another one."""
+    lock = f"SELECT pg_advisory_lock({administration._LOCK})"
+    with (
+        _locked(database, lock, "query LIKE '%pg_try_advisory_lock%'") as is_waiting,
+        _started(["migrate"], {"REDEMPTION_MIGRATION_DATABASE_URL": database.owner}) as running,
+    ):
+        wait_for(is_waiting, running)
+        _assert_interrupted(running, number, code)
+
+
+@_SIGNALS
+def test_an_interrupted_redrive_is_none(number: signal.Signals, code: int) -> None:
+    """As above, while SQS does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {
+            "AWS_ACCESS_KEY_ID": "AKIDMADEUP",
+            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_DEFAULT_REGION": "eu-central-1",
+            "REDEMPTION_QUEUE_ENDPOINT_URL": url,
+            "REDEMPTION_QUEUE_URL": f"{url}/1/queue",
+            "REDEMPTION_DEAD_LETTER_QUEUE_URL": f"{url}/1/dead",
+        }
+        with _started(["redrive"], environment) as running:
+            with silent.accept()[0]:
+                running.send_signal(number)
+                assert running.stderr is not None
+                assert running.stderr.readline().decode() == _interrupted(number)
+                silent.close()
+            # A call that hangs keeps its thread, and the process from ending, until it fails.
+            assert (running.wait(60), running.stderr.read()) == (code, b"")
+
+
+@_SIGNALS
+def test_a_service_that_never_served_was_interrupted(number: signal.Signals, code: int) -> None:
+    """Told to stop while its own Postgres starts, it ends with the signal's code; only who served ends with 0."""
+    with _started(["run"], {"REDEMPTION_PORT": "0"}) as running:
+        wait_for(lambda: psutil.Process(running.pid).children(), running)
+        _assert_interrupted(running, number, code)
+
+
+@contextmanager
+def _started(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def _assert_interrupted(running: subprocess.Popen[bytes], number: signal.Signals, code: int) -> None:
+    running.send_signal(number)
+    spoken, complaint = running.communicate(timeout=60)
+    assert (running.returncode, spoken, complaint.decode()) == (code, b"", _interrupted(number))
+
+
+def _interrupted(number: signal.Signals) -> str:
+    return f"redemption-service: interrupted by {number.name} before it was done\n"
+
+
+@contextmanager
+def _locked(database: Database, lock: str, waiting: str) -> Iterator[Callable[[], bool]]:
+    """A lock is held while the block runs; yields whether somebody waits for it."""
+    with asyncio.Runner() as runner:
+        owner = runner.run(asyncpg.connect(database.owner))
+        transaction = owner.transaction()
+        runner.run(transaction.start())
+        runner.run(owner.execute(lock))
+
+        def is_waiting() -> bool:
+            runner.run(owner.execute("SELECT pg_stat_clear_snapshot()"))  # else a transaction sees the same each time
+            found: bool = runner.run(
+                owner.fetchval(
+                    f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waiting} AND pid <> pg_backend_pid())"  # noqa: S608 - of constants
+                )
+            )
+            return found
+
+        try:
+            yield is_waiting
+        finally:
+            runner.run(transaction.rollback())
+            runner.run(owner.close())
+
+
 def test_wrong_settings_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     """Every fault is told on standard error, and nothing is started."""
     assert main(["run"], {"REDEMPTION_PORT": "x", "REDEMPTION_DATABASE_URL": "pa55word"}) == 2
@@ -177,9 +288,18 @@ def test_wrong_settings_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "REDEMPTION_MIGRATION_DATABASE_URL: missing" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["run", "--fast"], ["redrive", "--max", "many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["run", "--fast"],
+        *(["redrive", f"--max={number}"] for number in ("many", "0", "-1", "10001", "²")),
+        ["verify", "--seconds-max=0"],
+    ],
+)
 def test_wrong_use_ends_with_2(arguments: list[str]) -> None:
-    """An unknown command or option, or none, is wrong use."""
+    """An unknown command or option, or none, is wrong use, and so is a number out of bounds."""
     with pytest.raises(SystemExit) as caught:
         main(arguments, {})
     assert caught.value.code == 2

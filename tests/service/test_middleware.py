@@ -240,7 +240,6 @@ async def test_a_direct_route_is_answered_without_the_application(front: Front) 
         (429, {}, "limited"),
         (504, {}, "error"),
         (200, {"deferred": True}, "deferred"),
-        (503, {"limited": True}, "limited"),
         (202, {"outcome": "ok"}, "ok"),
         (429, {"outcome": "refused"}, "refused"),
     ],
@@ -248,7 +247,7 @@ async def test_a_direct_route_is_answered_without_the_application(front: Front) 
 async def test_the_outcome_is_what_the_route_said_or_the_status(
     front: Front, status: int, changes: dict[str, Any], outcome: str
 ) -> None:
-    """What a route notes goes before what the status tells; deferred and limited have statuses of their own."""
+    """What a route notes goes before what the status tells; deferred and limited have a status of their own."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for name, value in changes.items():
@@ -291,41 +290,56 @@ class _Tickets(Admission):
 @pytest.mark.parametrize(
     ("changes", "latency", "dropped"),
     [
-        ({"outcome": "ok"}, "whole", False),
-        ({"outcome": "refused"}, "whole", False),
         ({"outcome": "ok", "ledger_seconds": 0.25}, 0.25, False),
-        ({"outcome": "deferred", "ledger_seconds": 0.5}, 0.5, False),
+        ({"outcome": "refused", "ledger_seconds": 0.25}, 0.25, False),
+        ({"outcome": "timeout", "ledger_seconds": 0.25}, 0.25, True),
+        ({"outcome": "error", "ledger_seconds": 0.25}, 0.25, True),
+        ({"deferred": True, "ledger_seconds": 0.25}, None, False),
+        ({"deferred": True, "outcome": "error", "ledger_seconds": 0.25}, None, False),
+        ({"outcome": "ok"}, None, False),
+        ({"outcome": "refused"}, None, False),
         ({"outcome": "invalid"}, None, False),
         ({"outcome": "limited"}, None, False),
-        ({"outcome": "deferred"}, None, False),
-        ({"outcome": "timeout"}, None, True),
-        ({"outcome": "error"}, None, True),
+        ({"outcome": "timeout"}, None, False),
+        ({"outcome": "error"}, None, False),
     ],
 )
+@pytest.mark.parametrize("path", ["/v1/redemptions", "/v1/redemptions/a/capture"])
 async def test_the_limit_learns_from_the_ledger_alone(
     front: Front,
+    path: str,
     changes: dict[str, Any],
-    latency: float | str | None,
+    latency: float | None,
     dropped: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """It is told the time in the ledger, or that of a request that asked it; a caller's mistake teaches nothing."""
+    """It is told the time in the ledger; what did not ask it teaches nothing, nor does what went into the queue."""
+    assert await _taught(front, "POST", path, changes) == (latency, dropped)
+
+
+@pytest.mark.parametrize("outcome", ["ok", "timeout", "error"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1/accounts/a/balance"), ("GET", "/v1/redemptions"), ("POST", "/v1/accruals:batch"), ("GET", "/other")],
+)
+async def test_reads_and_accruals_teach_the_limit_nothing(front: Front, method: str, path: str, outcome: str) -> None:
+    """Long ones, or ones that fail, take no place away from redemptions."""
+    assert await _taught(front, method, path, {"outcome": outcome, "ledger_seconds": 9.0}) == (None, False)
+
+
+async def _taught(front: Front, method: str, path: str, changes: dict[str, Any]) -> tuple[float | None, bool]:
+    """What the limit learns from a request about which this is noted."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for name, value in changes.items():
             setattr(_note(scope), name, value)
-        await asyncio.sleep(0.01)
         await Response()(scope, receive, send)
 
     front.admission = tickets = _Tickets()
     async with front.client(app) as client:
-        await client.get("/v1/accounts/a/balance")
-    [(told, was_dropped)] = tickets.given_back
-    assert was_dropped is dropped
-    if latency == "whole":
-        assert told == pytest.approx(front.lines()[0]["duration_seconds"], abs=1e-6)
-    else:
-        assert told == latency
+        await client.request(method, path)
+    [given_back] = tickets.given_back
     assert tickets.in_flight == 0
+    return given_back
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), asyncio.CancelledError()])

@@ -87,6 +87,16 @@ async def test_two_who_migrate_at_once_do_not_collide(fresh: str) -> None:
     assert sorted(len(names) for names in done) == [0, 0, 0, len(_NAMES)]
 
 
+async def test_who_waits_for_another_migration_gives_up(fresh: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who migrates for ever, or hangs, is not waited for without a bound."""
+    monkeypatch.setattr(administration, "_ALONE_SECONDS_MAX", 0.3)
+    async with _connected(fresh) as other:
+        await other.execute("SELECT pg_advisory_lock($1)", administration._LOCK)
+        with pytest.raises(administration.MigrationError, match=r"another migration .* more than 0\.3 s"):
+            await asyncio.wait_for(administration.migrate(fresh), 30)
+        assert await other.fetchval("SELECT to_regclass('ledger.migrations')") is None
+
+
 async def test_a_changed_step_is_found_out(fresh: str, steps: Path) -> None:
     """A step that was applied and then edited stops the migration, before anything is changed."""
     await administration.migrate(fresh)
@@ -134,6 +144,24 @@ async def test_a_step_outside_a_transaction_can_be_run_again(fresh: str, steps: 
     async with _connected(fresh) as connection:
         assert await connection.fetchval("SELECT 'ledger.redemptions_origin'::regclass::oid") != before
         assert await connection.fetchval("SELECT bool_and(indisvalid) FROM pg_index") is True
+
+
+async def test_a_step_outside_a_transaction_that_gives_up_says_so(
+    fresh: str, steps: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlike others it may be applied in part: whoever reads that it gave up reads that it can be run again."""
+    await administration.migrate(fresh)
+    monkeypatch.setattr(administration, "_LOCK_ATTEMPTS_MAX", 2)
+    monkeypatch.setattr(administration, "_CONCURRENT_MILLISECONDS_MAX", 100)
+    step = steps / f"{len(_NAMES) + 1:04}_outside.sql"
+    step.write_text("-- outside a transaction\nSELECT 1;\nALTER TABLE ledger.accounts SET (fillfactor = 70);\n")
+    administration.migrations.cache_clear()
+    async with _connected(fresh) as long, long.transaction():
+        await long.execute("SET ROLE redemption_owner")
+        await long.execute("LOCK TABLE ledger.accounts")
+        with pytest.raises(administration.MigrationError, match="a part of it may be applied; it can be run again"):
+            await administration.migrate(fresh)
+    assert await administration.migrate(fresh) == (step.name,)
 
 
 # --- while the service goes on ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -25,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import tracing
 from service.app import create_app
-from service.logs import ALLOWED_FIELDS, LibraryHandler, LineBuffer, account_hash, create_log
+from service.logs import ALLOWED_FIELDS, MESSAGE_WITHHELD, LibraryHandler, LineBuffer, account_hash, create_log
 from service.middleware import QUIET_PATHS
 from service.settings import Settings
 from service.telemetry import Instruments
@@ -228,8 +229,66 @@ async def test_what_libraries_log_is_a_line_too() -> None:
     library.error("cannot export", exc_info=error)
     library.info("chatter")
     line = json.loads(stream.getvalue())
-    assert (line["event"], line["level"], line["logger"]) == ("cannot export", "error", "some.library")
+    assert (line["event"], line["level"], line["logger"]) == (MESSAGE_WITHHELD, "error", "some.library")
     assert line["error"] == "ValueError"
+    assert "4711" not in stream.getvalue().decode()
+
+
+async def test_what_libraries_warn_of_is_told_in_their_words() -> None:
+    """Without an exception the message is all there is, and it is told."""
+    stream = io.BytesIO()
+    library = logging.Logger("some.library")  # noqa: LOG001 - as above
+    library.addHandler(LibraryHandler(create_log(stream)))
+    library.warning("the pool has %d connections", 3)
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["logger"]) == ("the pool has 3 connections", "some.library")
+    assert "stack" not in line
+
+
+@pytest.mark.parametrize("is_quoting", [True, False])
+async def test_a_message_that_may_quote_an_exception_is_withheld(
+    is_quoting: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A library that words an exception itself: the line names its class, its place and where it was logged."""
+    stream = io.BytesIO()
+    library = logging.Logger("some.library")  # noqa: LOG001 - as above
+    library.addHandler(LibraryHandler(create_log(stream)))
+    try:
+        int("4711 is the secret")
+    except ValueError as error:
+        library.exception("failed: %s", error if is_quoting else "again")
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["logger"], line["error"]) == (MESSAGE_WITHHELD, "some.library", "ValueError")
+    assert len(line["stack"]) == 2
+    assert all("test_observability.py" in place for place in line["stack"])
+    assert "4711" not in stream.getvalue().decode()
+
+
+def test_what_the_event_loop_tells_of_lost_exceptions_is_withheld() -> None:
+    """`Task exception was never retrieved` quotes the exception, with it or, for a callback's context, without."""
+    stream = io.BytesIO()
+    handler = LibraryHandler(create_log(stream))
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+
+    async def fail() -> None:
+        raise ValueError("the secret is 4711")
+
+    async def lose() -> None:
+        await asyncio.wait([asyncio.create_task(fail())])
+        gc.collect()
+        asyncio.get_running_loop().call_exception_handler({"message": "odd", "reason": ValueError("it is 4711")})
+
+    try:
+        asyncio.run(lose())
+    finally:
+        logger.removeHandler(handler)
+    lost, odd = (json.loads(line) for line in stream.getvalue().splitlines())
+    for line in (lost, odd):
+        assert (line["event"], line["level"], line["logger"]) == (MESSAGE_WITHHELD, "error", "asyncio")
+        assert "call_exception_handler" in line["stack"][-1] or "default_exception_handler" in line["stack"][-1]
+    assert lost["error"] == "ValueError"
+    assert "error" not in odd
     assert "4711" not in stream.getvalue().decode()
 
 

@@ -95,6 +95,14 @@ class Running:
                 connection.shutdown(socket.SHUT_WR)
             return list(_answers(connection))
 
+    def talk_to_the_end(self, *parts: bytes) -> list[int]:
+        """The statuses of all answers, to these parts and a last request that has the server close."""
+        with self.connect() as connection:
+            for part in (*parts, REDEEM.replace(b"Host: a", b"Host: a\r\nConnection: close")):
+                connection.sendall(part)
+                time.sleep(0.02)
+            return [status for status, _, _ in _answers(connection)]
+
     def stop(self) -> None:
         """Ask it to stop, as SIGTERM does."""
         self.server.should_exit = True
@@ -379,7 +387,193 @@ def test_a_long_body_is_no_head(running: Running) -> None:
     """The limit of the head says nothing of a body, nor of many requests on one connection."""
     head = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (2 * HEAD_BYTES_MAX)
     body = b" " * HEAD_BYTES_MAX
-    assert [status for status, _, _ in running.talk(head, body, body, *[REDEEM] * 20)] == [200] * 21
+    assert running.talk_to_the_end(head, body, body, *[REDEEM] * 20) == [200] * 22
+
+
+def test_heads_in_pieces_among_many_requests_are_not_long(running: Running) -> None:
+    """What comes between the end of one head and the beginning of another counts for neither."""
+    count = 2 * HEAD_BYTES_MAX // len(REDEEM)
+    many = REDEEM[30:] + REDEEM * count + REDEEM[:30]
+    assert running.talk_to_the_end(REDEEM[:30], many, REDEEM[30:]) == [200] * (count + 3)
+
+
+@pytest.mark.parametrize("before", [(), (BALANCE,), (BALANCE[:30], BALANCE[30:]), (b"\r\n",)])
+def test_a_head_that_does_not_come_to_its_end_is_given_up(
+    running: Running, monkeypatch: pytest.MonkeyPatch, before: tuple[bytes, ...]
+) -> None:
+    """On a new connection, or on one that was used: 408, and the end. Drops of it gain no time."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 0.2)
+    answers = []
+    with running.connect() as connection:
+        for part in before[:-1]:
+            connection.sendall(part)
+            time.sleep(0.05)
+        connection.sendall(b"".join(before[-1:]) + REDEEM[:10])
+        answers = list(_dripped(connection, b"a" * 1000))
+    assert [status for status, _, _ in answers] == [200] * (b"".join(before).count(b"GET")) + [408]
+    _, headers, body = answers[-1]
+    assert (headers["connection"], headers["content-type"]) == ("close", "application/problem+json")
+    assert orjson.loads(body) | {"title": "", "detail": "", "type": ""} == {
+        "type": "",
+        "title": "",
+        "detail": "",
+        "status": 408,
+        "code": "head-timeout",
+        "retryable": True,
+    }
+
+
+def _dripped(connection: socket.socket, drops: bytes) -> Iterator[tuple[int, dict[str, str], bytes]]:
+    """All answers, while bytes are sent one by one until the server closes or there are none left."""
+    is_closed = threading.Event()
+
+    def drip() -> None:
+        with suppress(OSError):
+            for drop in drops:
+                if is_closed.wait(0.02):
+                    return
+                connection.sendall(bytes([drop]))
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        with suppress(ConnectionError):
+            yield from _answers(connection)
+    finally:
+        is_closed.set()
+        dripping.join(20)
+
+
+@pytest.mark.parametrize("drops", [b"", b"\r\n" * 500])
+def test_a_connection_without_a_request_is_closed(
+    running: Running, monkeypatch: pytest.MonkeyPatch, drops: bytes
+) -> None:
+    """Whoever connects and sends nothing, or empty lines alone, is not waited for; there is nothing to answer."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 0.2)
+    with running.connect() as connection:
+        assert list(_dripped(connection, drops)) == []
+    _wait_for(lambda: not running.server.server_state.connections)
+
+
+@pytest.mark.parametrize("drops", [b"\r\n" * 500, b"hello"])
+def test_what_is_no_request_does_not_keep_a_connection(drops: bytes) -> None:
+    """Empty lines, or a body that comes behind its answer: the time to wait for a next request still ends."""
+    with _running(keep_alive_seconds=1) as running, running.connect() as connection:
+        with running.full():  # answered by the middleware, which reads no body
+            connection.sendall(REDEEM.replace(b"/v1/r", b"/v1/%72")[:-5] + b"hello"[len(drops) :])
+            assert _answer(connection)[0] == 503
+        assert list(_dripped(connection, drops)) == []
+
+
+def test_a_head_behind_a_late_body_is_hurried_too(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its first byte is there, it has the time of a head, not that of an idle connection."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 0.2)
+    with running.connect() as connection:
+        with running.full():  # answered by the middleware, which reads no body
+            connection.sendall(REDEEM.replace(b"/v1/r", b"/v1/%72")[:-5])
+            assert _answer(connection)[0] == 503
+        connection.sendall(b"hello")
+        time.sleep(0.05)
+        connection.sendall(REDEEM[:30])
+        assert _answer(connection)[0] == 408
+
+
+def test_only_heads_are_hurried(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that takes long, a body in pieces and a connection between two requests have times of their own."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 0.2)
+    running.app.go_on.clear()
+    with running.connect() as connection:
+        connection.sendall(b"POST /v1/redemptions/a/void HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        time.sleep(0.5)
+        running.app.go_on.set()
+        assert _answer(connection)[0] == 200
+        time.sleep(0.5)
+        connection.sendall(REDEEM[:-3])
+        time.sleep(0.5)
+        connection.sendall(REDEEM[-3:])
+        assert _answer(connection)[0] == 200
+
+
+def test_an_answer_that_is_due_comes_before_the_end_of_a_head(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller with a request in flight is not told 408 in place of its answer."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS_MAX", 0.2)
+    running.app.go_on.clear()
+    with running.connect() as connection:
+        hold = b"POST /v1/redemptions/a/void HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        connection.sendall(hold + REDEEM[:30])
+        time.sleep(0.5)
+        running.app.go_on.set()
+        assert [status for status, _, _ in _answers(connection)] == [200, 408]
+
+
+def test_a_head_without_end_is_not_answered_in_place_of_a_request(running: Running) -> None:
+    """A caller with a request in flight is not told 431 in place of its answer: the connection ends without a word."""
+    running.app.go_on.clear()
+    with running.connect() as connection:
+        hold = b"POST /v1/redemptions/a/void HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+        connection.sendall(hold + b"GET /livez HTTP/1.1\r\nHost: a\r\n")
+        _wait_for(lambda: running.app.seen)
+        with suppress(OSError):
+            for _ in range(4):
+                connection.sendall(b"x-more: %b\r\n" % (b"a" * (HEAD_BYTES_MAX // 2)))
+                time.sleep(0.05)
+        with suppress(ConnectionError):
+            assert list(_answers(connection)) == []
+    running.app.go_on.set()
+
+
+def test_a_caller_who_does_not_read_holds_no_place(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When answers pile up before it, its connection ends, and with it the request that waits to be answered."""
+    monkeypatch.setattr(protocol, "READ_SECONDS_MAX", 0.2)
+    body = b" " * HEAD_BYTES_MAX
+    request = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with running.connect() as connection, pytest.raises(ConnectionError):
+        connection.sendall(request * 2000)  # more than the buffers of both systems hold
+    _wait_for(lambda: running.front.admission.in_flight == 0)
+
+
+def test_a_caller_who_reads_late_gets_every_answer(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once what has piled up is read, the time is over that was given for it."""
+    monkeypatch.setattr(protocol, "READ_SECONDS_MAX", 2)
+    body = b" " * HEAD_BYTES_MAX
+    request = b"POST /v1/redemptions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with running.connect() as connection:
+        sending = threading.Thread(target=connection.sendall, args=(request * 400,))
+        sending.start()
+        time.sleep(0.5)
+        with connection.makefile("rb") as stream:
+            read = sum(len(stream.read(HEAD_BYTES_MAX)) for _ in range(400))
+            sending.join(20)
+            time.sleep(2)
+            connection.sendall(BALANCE.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+            rest = stream.read()
+    assert read == 400 * HEAD_BYTES_MAX
+    assert rest.count(b"HTTP/1.1 200") + 400 >= 401
+    assert b"/v1/accounts/a/balance" in rest
+
+
+def test_beyond_so_many_connections_a_new_one_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once and without a word; those that are there are served, a place that is left is taken, one line tells."""
+    monkeypatch.setattr(protocol, "CONNECTIONS_MAX", 2)
+    with _running() as running:
+        with ExitStack() as stack:
+            first, second = (stack.enter_context(running.connect()) for _ in range(2))
+            for each in (first, second):
+                each.sendall(BALANCE)
+                assert _answer(each)[0] == 200
+            for _ in range(3):
+                with running.connect() as third:
+                    assert _is_closed(third)
+            second.sendall(BALANCE)
+            assert _answer(second)[0] == 200
+            first.close()
+            _wait_for(lambda: len(running.server.server_state.connections) == 1)
+            assert [status for status, _, _ in running.talk(BALANCE)] == [200]
+        _wait_for(lambda: any(line["event"] == "shed" for line in running.front.lines()))
+    lines = [line for line in running.front.lines() if line["event"] == "shed"]
+    assert [(line["level"], line["count"], line["reason"]) for line in lines] == [("warning", 3, "connections")]
 
 
 def _exchanges() -> Sequence[tuple[bytes, ...]]:

@@ -167,11 +167,15 @@ async def test_the_ledger_adds_up_after_a_storm(serve: Serve, database: Database
     calls = wanted + chance.choices(wanted, k=150)
     chance.shuffle(calls)
     spent: Counter[str] = Counter()
-    room = asyncio.Semaphore(100)  # as many as are let in at once from the start
+    room = asyncio.Semaphore(100)
 
     async def redeem(service: Service, call: tuple[str, int, str]) -> int:
         async with room:
-            return (await service.redeem(*call)).status_code
+            while (
+                status := (await service.redeem(*call)).status_code
+            ) == 503:  # shed: on a busy machine the limit falls
+                await asyncio.sleep(0.1)
+            return status
 
     async with serve() as service:
         assert set(await asyncio.gather(*(redeem(service, call) for call in calls))) <= {201, 409, 422}

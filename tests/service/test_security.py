@@ -7,6 +7,7 @@ import base64
 import gzip
 import hashlib
 import hmac
+import io
 import json
 import re
 import ssl
@@ -32,7 +33,8 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from drills.harness.tokens import Issuer, SigningKey
-from service import security
+from service import parts, security
+from service.logs import create_log
 from service.security import (
     Anonymous,
     Authentication,
@@ -47,6 +49,7 @@ from service.security import (
     UrlKeySource,
     insufficient_scope_challenge,
 )
+from service.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -760,7 +763,7 @@ async def test_keys_are_refreshed_without_being_asked_for(issuer: Issuer, publis
 async def test_old_keys_stay_good_while_the_source_is_away(issuer: Issuer, publisher: Publisher) -> None:
     """A failed refresh is told, takes no key away, and the next one is tried all the same."""
     publisher.publish(issuer)
-    told: list[str] = []
+    told: list[SecurityError] = []
     door = authenticator(issuer, publisher.source(), refresh_seconds=0.1, on_refresh_failed=told.append)
     assert door.keys_age_seconds == float("inf")
     async with door.opened():
@@ -771,7 +774,7 @@ async def test_old_keys_stay_good_while_the_source_is_away(issuer: Issuer, publi
             publisher.answer = (status, {}, body)
             told.clear()
             await eventually(lambda: len(told) > 1)
-            assert told[-1].startswith(f"the key source {publisher.url}/jwks.json gives no keys")
+            assert str(told[-1]).startswith(f"the key source {publisher.url}/jwks.json gives no keys")
             assert accepted(door, before)
             assert accepted(door, issuer.token("another"))
         young = door.keys_age_seconds
@@ -784,6 +787,26 @@ async def test_old_keys_stay_good_while_the_source_is_away(issuer: Issuer, publi
         after = issuer.token("partner")
         await eventually(lambda: accepted(door, after))
         assert door.keys_age_seconds < aged
+
+
+async def test_a_failed_refresh_is_in_the_log(issuer: Issuer) -> None:
+    """The service warns of it, with the class of what went wrong and nothing of where the keys are."""
+    written = io.BytesIO()
+    door = parts.authentication(
+        Settings(jwks_file=issuer.jwks_file, jwt_issuer="https://issuer.example.com", jwt_audience="redemption"),
+        create_log(written),
+    )
+    assert isinstance(door, Authenticator)
+    door._keys._refresh_seconds = door._keys._refresh_seconds_min = 0.05
+    async with door.opened():
+        issuer.jwks_file.write_text("{}")
+        await eventually(lambda: b"SecurityError" in written.getvalue())
+        issuer.jwks_file.unlink()
+        await eventually(lambda: b"FileNotFoundError" in written.getvalue())
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    for line in lines:
+        assert line.keys() == {"timestamp", "level", "event", "error"}
+        assert (line["level"], line["event"]) == ("warning", "keys not refreshed")
 
 
 _GOOD = json.dumps({"keys": [SigningKey().jwk]}).encode()

@@ -6,7 +6,10 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import NoOpTracer
 
+from service import parts
+from service.ledger import Told
 from service.settings import Settings, described, from_environment, refusals_to_serve
 from slo import SloError
 
@@ -14,6 +17,27 @@ from slo import SloError
 def test_an_empty_environment_gives_the_defaults() -> None:
     """Nothing has to be set; variables of other programs and empty ones are not ours."""
     assert from_environment({"PATH": "/bin", "REDEMPTION_PORT": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "port"),
+    [
+        ("postgresql://app:secret@db.example.com:6432/x", "db.example.com", 6432),
+        ("postgresql://app:secret@db.example.com/x", "db.example.com", None),
+        ("postgresql://app:secret@[::1]/x", "::1", None),
+        ("postgresql://app:secret@[::1]:6432/x", "::1", 6432),
+        ("postgresql://app:secret@[::1],[::2]:6432/x", "::1", None),
+        ("postgresql://app:secret@/x?host=a,b&port=1,2", None, None),
+    ],
+)
+def test_a_database_url_that_is_taken_can_be_used(url: str, address: str | None, port: int | None) -> None:
+    """The database is made from every kind of URL that the settings take, and its spans name the server."""
+    settings = from_environment({"REDEMPTION_DATABASE_URL": url})
+    attributes = parts.ledger(settings, NoOpTracer(), Told()).database._span_attributes
+    named = {"server.address": address, "server.port": port}
+    assert {name: value for name, value in attributes.items() if name in named} == {
+        name: value for name, value in named.items() if value is not None
+    }
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from drills.harness import HarnessError, PostgresTls, ValkeyCluster, postgres_tls, valkey_cluster
-from service import administration
+from service import administration, verification
 from tests.service.conftest import Serve
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -67,6 +70,45 @@ async def test_a_database_that_cannot_is_not(serve: Serve, app_url: str, redis: 
     async with serve(database_url=app_url, database_ca_file=redis.ca_file) as service:
         assert (await service.client.get("/readyz")).status_code == 503
         assert (await service.redeem("tls-guest", 1)).json()["code"] == "ledger-unavailable"
+
+
+async def test_the_owner_and_the_verification_ask_for_the_name_too(postgres: PostgresTls, redis: ValkeyCluster) -> None:
+    """With a CA file whatever connects to the database verifies it, though the URL says nothing of TLS."""
+    url, trusted = postgres.owner_url, postgres.ca_file
+    await administration.provision_worker(url, ca_file=trusted)
+    await administration.accrue(url, "tls-granted", 5, ca_file=trusted)
+    assert (await verification.verify(url, ca_file=trusted)).ok
+    for call in (
+        administration.migrate(url, ca_file=redis.ca_file),
+        administration.provision(url, ca_file=redis.ca_file),
+        administration.provision_worker(url, ca_file=redis.ca_file),
+        administration.accrue(url, "tls-granted", 5, ca_file=redis.ca_file),
+        verification.verify(url, ca_file=redis.ca_file),
+    ):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await call
+
+
+@pytest.mark.parametrize("command", ["migrate", "verify"])
+def test_commands_read_the_ca_file(postgres: PostgresTls, redis: ValkeyCluster, app_url: str, command: str) -> None:
+    """`REDEMPTION_DATABASE_CA_FILE` is for every command; one that the server was not signed by ends with 1."""
+    assert app_url, "the schema is there"
+
+    def run(ca_file: Path | None) -> subprocess.CompletedProcess[str]:
+        names = ("REDEMPTION_DATABASE_URL", "REDEMPTION_MIGRATION_DATABASE_URL")
+        return subprocess.run(
+            [sys.executable, "-m", "service", command],
+            env={**os.environ, **dict.fromkeys(names, postgres.owner_url), "REDEMPTION_DATABASE_CA_FILE": str(ca_file)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert run(postgres.ca_file).returncode == 0
+    refused = run(redis.ca_file)
+    assert refused.returncode == 1
+    assert "certificate verify failed" in refused.stderr
 
 
 async def test_redis_that_proves_its_name_is_used(serve: Serve, redis: ValkeyCluster) -> None:

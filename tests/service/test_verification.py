@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import secrets
+import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
@@ -803,6 +806,68 @@ def test_a_head_is_noted_as_text() -> None:
     for text in ("", "17", "17:", "x:" + "0" * 64, "0:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 66):
         with pytest.raises(ValueError, match=r"."):
             Head.parse(text)
+
+
+# --- when it is interrupted -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _held_up(lived: Lived, seconds_max: float) -> AsyncIterator[tuple[asyncio.Task[Any], Connection, int]]:
+    """A verification that waits for a lock; an owner's connection; and the process of the server that serves it."""
+    owner, watching = await asyncpg.connect(lived.owner), await asyncpg.connect(lived.owner)
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute("LOCK TABLE ledger.accounts")
+    verifying = asyncio.create_task(verify(lived.worker, seconds_max=seconds_max))
+    try:
+        async with asyncio.timeout(30):
+            while not (waiting := await watching.fetch(_WAITING)):
+                await asyncio.sleep(0.01)
+        yield verifying, watching, waiting[0]["pid"]
+    finally:
+        verifying.cancel()
+        await transaction.rollback()
+        await owner.close()
+        await watching.close()
+
+
+_VERIFYING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'redemption-verification'"
+_WAITING = f"{_VERIFYING} AND wait_event_type = 'Lock'"
+
+
+async def test_it_takes_a_bounded_time(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has fallen silent is left, and the error says why."""
+    monkeypatch.setattr(verification, "_END_SECONDS_MAX", 0.2)
+    async with _held_up(lived, 2) as (verifying, _, server):
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError, match="the verification took longer than 2 s and was given up"):
+                await asyncio.wait_for(asyncio.shield(verifying), 30)
+        finally:
+            os.kill(server, signal.SIGCONT)
+
+
+async def test_who_cancels_it_does_not_wait_for_the_server(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However silent the server is, a process that is told to stop can."""
+    monkeypatch.setattr(verification, "_END_SECONDS_MAX", 0.2)
+    async with _held_up(lived, 600) as (verifying, _, server):
+        os.kill(server, signal.SIGSTOP)
+        try:
+            verifying.cancel()
+            done, _ = await asyncio.wait({verifying}, timeout=30)
+            assert done
+            assert verifying.cancelled()
+        finally:
+            os.kill(server, signal.SIGCONT)
+
+
+async def test_what_is_given_up_ends_on_the_server_too(lived: Lived) -> None:
+    """A server that answers does not go on with a query, and the row versions it needs, for nobody."""
+    async with _held_up(lived, 600) as (verifying, watching, _):
+        verifying.cancel()
+        async with asyncio.timeout(30):
+            while await watching.fetch(_VERIFYING):
+                await asyncio.sleep(0.01)
 
 
 # --- while the service writes -----------------------------------------------------------------------------------------
