@@ -107,6 +107,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours is in the middleware
     )
     routes = Routes(
         ledger=ledger,
@@ -130,7 +131,10 @@ def create_app(
         return redeeming.can_defer
 
     app.state.gate = Gate(admission, observer, defers)
-    app.add_middleware(RequestMiddleware, observer=observer, admission=admission, direct=routes.direct(), defers=defers)
+    # Around everything of the framework's: a direct route passes none of its layers.
+    app.middleware_stack = RequestMiddleware(
+        app.build_middleware_stack(), observer, admission, direct=routes.direct(), defers=defers
+    )
     return app
 
 
