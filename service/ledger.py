@@ -43,6 +43,7 @@ from service.domain import (
     RedemptionRequest,
     Resolution,
     Resolved,
+    Status,
 )
 
 _REDEEM: Final = Call(
@@ -243,19 +244,19 @@ class Ledger:
     async def redemption(self, client_id: str, redemption_id: UUID, *, deadline: float) -> Redemption | None:
         """One redemption of a client as it stands; raises LedgerTimeoutError and LedgerUnavailableError."""
         rows = await self.database.ask(_REDEMPTION, (client_id, redemption_id), deadline=deadline)
-        return _redemption(rows[0]) if rows else None
+        return _standing(rows[0]) if rows else None
 
     async def redemption_of_key(self, client_id: str, key: str, *, deadline: float) -> tuple[Redemption, bytes] | None:
         """The same by its idempotency key, with the fingerprint of the request that it was decided for."""
         rows = await self.database.ask(_OF_KEY, (client_id, key), deadline=deadline)
-        return (_redemption(rows[0]), rows[0]["fingerprint"]) if rows else None
+        return (_standing(rows[0]), rows[0]["fingerprint"]) if rows else None
 
     async def redemptions(
         self, client_id: str, before: UUID | None, count_max: int, *, deadline: float
     ) -> list[Redemption]:
         """A client's redemptions, the newest first, from before one; raises as `redemption` does."""
         rows = await self.database.ask(_PAGE, (client_id, before, count_max), deadline=deadline)
-        return [_redemption(row) for row in rows]
+        return [_standing(row) for row in rows]
 
     async def balance(self, account_id: str, *, deadline: float) -> Balance | None:
         """An account's points, or None when there is no such account; raises as `redemption` does."""
@@ -395,33 +396,29 @@ def _is_rolled_back(error: LedgerUnavailableError) -> bool:
 
 
 def _decided(row: Any) -> Redemption:  # noqa: ANN401 - asyncpg ships no types
-    is_redeemed = row["rejection"] is None and row["kind"] == "redeem"
+    """As it is right after the decision."""
+    if row["rejection"] is not None:
+        return _redemption(row, "rejected", captured=0, refunded=0)
+    if row["kind"] == "redeem":
+        return _redemption(row, "redeemed", captured=row["points"], refunded=0)
+    return _redemption(row, "reserved", captured=0, refunded=0)
+
+
+def _standing(row: Any) -> Redemption:  # noqa: ANN401 - as above
+    """As it stands now."""
+    return _redemption(row, row["status"], captured=row["captured"], refunded=row["refunded"])
+
+
+def _redemption(row: Any, status: Status, *, captured: int, refunded: int) -> Redemption:  # noqa: ANN401 - as above
     return Redemption(
         redemption_id=_known_id(row["redemption_id"]),
         account_id=row["account_id"],
         mode="immediate" if row["kind"] == "redeem" else "reserve",
         points=row["points"],
-        status="rejected" if row["rejection"] else "redeemed" if is_redeemed else "reserved",
+        status=status,
         rejection=row["rejection"],
-        captured_points=row["points"] if is_redeemed else 0,
-        refunded_points=0,
-        balance=row["balance"],
-        available=row["available"],
-        hold_expires_at=row["hold_expires_at"],
-        created_at=row["created_at"],
-    )
-
-
-def _redemption(row: Any) -> Redemption:  # noqa: ANN401 - as above
-    return Redemption(
-        redemption_id=_known_id(row["redemption_id"]),
-        account_id=row["account_id"],
-        mode="immediate" if row["kind"] == "redeem" else "reserve",
-        points=row["points"],
-        status=row["status"],
-        rejection=row["rejection"],
-        captured_points=row["captured"],
-        refunded_points=row["refunded"],
+        captured_points=captured,
+        refunded_points=refunded,
         balance=row["balance"],
         available=row["available"],
         hold_expires_at=row["hold_expires_at"],
