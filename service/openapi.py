@@ -112,7 +112,12 @@ _REFERENCE: Final = _parameter(
 )
 _ACCOUNT: Final = _parameter("account_id", "path", _ACCOUNT_ID)
 _PAGE: Final = [
-    _parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, required=False),
+    _parameter(
+        "limit",
+        "query",
+        {"type": "integer", "minimum": 1, "maximum": domain.PAGE_MAX, "default": domain.PAGE_DEFAULT},
+        required=False,
+    ),
     _parameter("cursor", "query", {"type": "string", "minLength": 1}, required=False),
 ]
 

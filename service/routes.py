@@ -38,8 +38,6 @@ from slo.metrics import REDEEM_ROUTE, REDEMPTION_REPLAYS
 
 BODY_BYTES_MAX: Final = 16 * 1024  # a redemption needs some hundred
 ACCRUALS_BYTES_MAX: Final = 128 * 1024  # as many accruals as one request may hold
-PAGE_DEFAULT: Final = 50
-PAGE_MAX: Final = 200
 
 _RETRY_HINT: Final = "Repeat the request with the same Idempotency-Key: points move at most once."
 _POLL_SECONDS: Final = 1
@@ -377,14 +375,14 @@ class _Page:
         given = request.query_params
         if not given.keys() <= {"limit", "cursor"} or len(given.multi_items()) != len(given):
             raise ProblemError(problems.MALFORMED, "The query may hold limit and cursor, once each.")
-        limit = given.get("limit", str(PAGE_DEFAULT))
+        limit = given.get("limit", str(domain.PAGE_DEFAULT))
         if (
             not limit.isascii()
             or not limit.isdigit()
-            or len(limit) > len(str(PAGE_MAX))
-            or not 1 <= int(limit) <= PAGE_MAX
+            or len(limit) > len(str(domain.PAGE_MAX))
+            or not 1 <= int(limit) <= domain.PAGE_MAX
         ):
-            raise ProblemError(problems.MALFORMED, f"limit must be a whole number from 1 to {PAGE_MAX}.")
+            raise ProblemError(problems.MALFORMED, f"limit must be a whole number from 1 to {domain.PAGE_MAX}.")
         self.size = int(limit)
         try:
             self.before = self._signer.open(given["cursor"]).decode() if "cursor" in given else None

@@ -214,6 +214,22 @@ async def test_a_slow_ledger_defers_before_the_deadline(
     assert await service.balance(account) == 69
 
 
+async def test_what_was_begun_before_it_was_deferred_keeps_its_deadline(
+    serve: Serve, database: Database, queue: SqsQueue
+) -> None:
+    """A call that waits for a lock until the time of its deferral is over deducts nothing any more."""
+    account, key = await database.account(100), secrets.token_hex(16)
+    async with serve(deadline_seconds=2, deferred_seconds=2, **_settings(queue)) as service:
+        async with database.connection() as owner, owner.transaction():
+            await owner.execute("SELECT 1 FROM ledger.accounts WHERE account_id = $1 FOR UPDATE", account)
+            deferred = await service.redeem(account, 30, key)
+            assert deferred.status_code == 202
+            await asyncio.sleep(2)  # nobody settles it meanwhile: no worker runs
+        settled = await _until_settled(service, deferred.headers["Location"])
+        assert (settled["status"], settled["rejection"]) == ("rejected", "deadline-passed")
+        assert await service.balance(account) == 100
+
+
 async def test_beyond_the_limit_a_redemption_may_wait(
     serve: Serve, database: Database, work: Work, queue: SqsQueue
 ) -> None:
