@@ -104,6 +104,13 @@ async def _until_settled(service: Service, location: str) -> Any:  # noqa: ANN40
         return found["redemption"]
 
 
+async def _until_decided_at_once(service: Service) -> None:
+    """The service's own probe, which the worker does not wait for, has found the ledger again."""
+    async with asyncio.timeout(20):
+        while await service.sample("redemption_fallback_active"):
+            await asyncio.sleep(0.05)
+
+
 async def test_an_outage_defers_and_the_worker_settles(
     service: Service, database: Database, work: Work, path: Toxiproxy
 ) -> None:
@@ -129,6 +136,7 @@ async def test_an_outage_defers_and_the_worker_settles(
             await _until_settled(service, answer.headers["Location"])
         text = (await worker.get("/metrics")).text
         assert 'redemption_settled_total{outcome="decided",source="queue"} 5.0' in text
+    await _until_decided_at_once(service)
     retry = await service.redeem(account, 30, key)
     assert (retry.status_code, retry.headers["Idempotent-Replayed"]) == (201, "true")
     assert await service.balance(account) == 66

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,7 @@ from slo.metrics import (
     REDEMPTION_REQUESTS,
     REDEMPTION_ROUTES,
     REDEMPTION_WORKER_METRICS,
+    CloudWatch,
 )
 
 COLOURS = Counter("paint_total", "Paint.", labels={"colour": ("red", "green"), "wet": ("yes", "no")})
@@ -123,3 +127,30 @@ def test_every_metric_of_the_module_is_in_the_tuple_of_one_process() -> None:
     names = [metric.name for metric in (*REDEMPTION_METRICS, *REDEMPTION_WORKER_METRICS)]
     assert sorted(names) == sorted(declared)
     assert len(set(names)) == len(names)
+
+
+CPU = CloudWatch(namespace="AWS/RDS", name="CPUUtilization", statistic="Average", dimensions={"Id": "instance"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"open_labels": ()}, "dimension Id is the label 'instance', which is no open label"),
+        ({"labels": {"mode": ("user",)}}, "AWS/RDS CPUUtilization: must say a value of 'mode'"),
+        ({"labels": {"instance": ("a",)}}, "label 'instance' is declared with its values and as an open one"),
+        ({"open_labels": ("instance", "le")}, "label 'le' is not allowed"),
+        ({"cloudwatch": (replace(CPU, factor=Decimal(0)),)}, "a factor of 0 leaves nothing of it"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused(changes: dict[str, Any], said: str) -> None:
+    """What CloudWatch keeps must become a series of ours with all of its labels."""
+    with pytest.raises(SloError) as raised:
+        Gauge("cpu_ratio", "Used.", **{"open_labels": ("instance",), "cloudwatch": (CPU,)} | changes)
+    assert said in str(raised.value)
+
+
+def test_nothing_selects_by_an_open_label() -> None:
+    """Its values are known at run time only, so a selection by one may select nothing for ever."""
+    gauge = Gauge("cpu_ratio", "Used.", open_labels=("instance",), cloudwatch=(CPU,))
+    with pytest.raises(SloError, match="'instance' is an open one"):
+        gauge.where(instance="a")
