@@ -485,7 +485,7 @@ def test_printed_definitions_are_formatted() -> None:
     assert formatted(source) == source
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 60).map("x".__mul__), min_size=1, max_size=4), st.sampled_from(["", "'", '"', "\"'", "\\"])
 )

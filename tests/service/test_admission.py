@@ -541,7 +541,7 @@ def test_a_gate_without_places_is_refused(size: int, waiting_max: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32), size=st.integers(1, 4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_place_is_lost_or_doubled_however_visitors_are_cancelled(seed: int, size: int) -> None:
     """With visits cancelled at any moment, no more than `size` are ever inside, and afterwards all places are free."""
 

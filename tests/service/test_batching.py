@@ -627,7 +627,7 @@ def test_a_loop_that_ends_does_not_hang() -> None:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_happens_nothing_is_lost_and_order_is_kept(seed: int) -> None:
     """Under random arrivals, locks, poison, deadlines and cancelled callers.
 

@@ -45,7 +45,7 @@ def test_every_answer_is_in_the_document(interface: Any, name: str) -> None:  # 
     method, _, path = name.partition(" ")
 
     @given(case=interface[path][method].as_strategy())
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
     def fuzz(case: Any) -> None:  # noqa: ANN401 - as above
         case.call_and_validate(excluded_checks=[CHECKS.get_one(check) for check in _LEFT_OUT])
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drills.harness.valkey import ValkeyCluster, valkey_cluster
@@ -66,7 +66,6 @@ def admitted(limiter: RateLimiter, client_id: str, asked: int) -> int:
 REQUESTS = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 5)), max_size=60)
 
 
-@settings(deadline=None)
 @given(REQUESTS, st.integers(1, 20), st.integers(1, 10))
 async def test_no_window_holds_more_than_the_quota(asked: list[tuple[int, int]], interval: int, burst: int) -> None:
     """Between any two moments no more is allowed than the burst and what the quota earned meanwhile."""
@@ -85,7 +84,6 @@ async def test_no_window_holds_more_than_the_quota(asked: list[tuple[int, int]],
             assert total * interval <= burst * interval + (end - start)
 
 
-@settings(deadline=None)
 @given(REQUESTS, st.integers(1, 20), st.integers(1, 10))
 async def test_the_rule_is_that_of_a_bucket(asked: list[tuple[int, int]], interval: int, burst: int) -> None:
     """It allows exactly what a bucket of tokens that is filled without pause allows: nobody is refused too early."""

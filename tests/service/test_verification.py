@@ -647,7 +647,8 @@ _CORRUPTIONS = [
         "An open hold",
         (
             "INSERT INTO ledger.holds SELECT o.redemption_id, o.account_id, o.points, o.hold_expires_at"
-            " FROM ledger.redemptions AS o WHERE o.kind = 'reserve' ON CONFLICT DO NOTHING"
+            " FROM ledger.redemptions AS o WHERE o.kind = 'reserve' AND o.hold_expires_at IS NOT NULL"
+            " ON CONFLICT DO NOTHING"
         ),
     ),
     (

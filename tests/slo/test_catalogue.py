@@ -139,7 +139,7 @@ def test_what_counts_as_bad_reads_in_one_line() -> None:
 
 
 @given(slos())
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_every_slo_is_json_that_reads_back(slo: Slo) -> None:
     """Numbers are plain texts that keep every digit; the file ends with a line end and is the same each time."""
     (artefact,) = render([compile_slo(slo)])

@@ -22,7 +22,7 @@ from tests.alerts.every_kind import EVERY_KIND, promise
 from tests.slo.strategies import slos
 
 any_slo = given(slos())
-patient = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+patient = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
 EXPONENT = re.compile(r"(?<![\w:.])[0-9.]+[eE]")

@@ -79,7 +79,7 @@ def test_an_objective_finer_than_promql_can_hold_is_refused() -> None:
 
 
 @given(slos())
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_objective_and_budget_are_one(slo: Slo) -> None:
     """No digit is lost: the two ratios add up to exactly 1, and neither is 0."""
     assert slo.objective_ratio + slo.budget_ratio == 1

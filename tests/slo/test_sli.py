@@ -120,7 +120,7 @@ def test_what_a_slice_is_judged_by_can_be_shown() -> None:
 
 
 @given(slos())
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_other_generators_get_promql_with_room_for_their_window(slo: Slo) -> None:
     """Whatever the SLI, what Sloth and OpenSLO carry holds `{{.window}}` and is PromQL once it is filled in."""
     queries = window_queries(slo.sli, compile_slo(slo).policy)
