@@ -181,9 +181,9 @@ class Admission:
         """Why a request that is refused now is refused."""
         return "draining" if self._draining else "overloaded"
 
-    def would_refuse(self, priority: Priority) -> bool:
-        """Whether a request would be refused now, without letting it in."""
-        return self._draining or self._in_flight >= self._allowed[priority]
+    def would_refuse(self, priority: Priority, coming: int = 0) -> bool:
+        """Whether a request would be refused after so many others that are about to come in."""
+        return self._draining or self._in_flight + coming >= self._allowed[priority]
 
     def try_enter(self, priority: Priority) -> Ticket | None:
         """Let a request in; None when it is refused."""

@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -112,6 +112,9 @@ class _Entry(Generic[Item, Result]):
         self.deadline = deadline
         self.running = False
         self.alone = False  # must not go with a batch
+
+
+_End: TypeAlias = tuple[_Entry[Item, Result], Result | Exception]
 
 
 class _Lane(Generic[Item, Result]):
@@ -302,27 +305,30 @@ class MicroBatcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         began = loop.time()
         again: list[_Entry[Item, Result]] = []
+        ends: list[_End[Item, Result]] = []
         try:
             try:
                 results = await self._calls.run([entry.item for entry in batch])
             except Exception as error:  # noqa: BLE001 - raised to the callers
-                again = self._failed(batch, error)
+                again, ends = self._failed(batch, error)
             else:
-                again = _deliver(batch, results)
+                again, ends = _answered(batch, results)
         finally:
             self._batches -= 1
             self._release(batch, again)
+        # The next call leaves first, and the database works on it while these callers are answered.
+        loop.call_soon(_settle_all, ends)
         self._calls.on_batch(len(batch), began - min(entry.queued_at for entry in batch), loop.time() - began)
 
-    def _failed(self, batch: list[_Entry[Item, Result]], error: Exception) -> list[_Entry[Item, Result]]:
-        """Those that run again: all, alone, to find the one at fault; or none."""
+    def _failed(
+        self, batch: list[_Entry[Item, Result]], error: Exception
+    ) -> tuple[list[_Entry[Item, Result]], list[_End[Item, Result]]]:
+        """Those that run again: all, alone, to find the one at fault; or none, and all end with the error."""
         if len(batch) > 1 and self._calls.is_fault_of_item(error):
             for entry in batch:
                 entry.alone = True
-            return batch
-        for entry in batch:
-            _settle(entry, error)
-        return []
+            return batch, []
+        return [], [(entry, error) for entry in batch]
 
     async def _run_alone(self, entry: _Entry[Item, Result]) -> None:
         loop = asyncio.get_running_loop()
@@ -367,22 +373,26 @@ class MicroBatcher(Generic[Item, Result]):
             self._place(lane)
 
 
-def _deliver(
+def _answered(
     batch: list[_Entry[Item, Result]], results: Sequence[Result | Exception | Busy]
-) -> list[_Entry[Item, Result]]:
-    """Give each its result; those that were busy run again."""
+) -> tuple[list[_Entry[Item, Result]], list[_End[Item, Result]]]:
+    """Those that were busy and run again, and how the others end."""
     if len(results) != len(batch):
         error = RuntimeError(f"{len(results)} results for {len(batch)} items")
-        for entry in batch:
-            _settle(entry, error)
-        return []
+        return [], [(entry, error) for entry in batch]
     again: list[_Entry[Item, Result]] = []
+    ends: list[_End[Item, Result]] = []
     for entry, result in zip(batch, results, strict=True):
         if isinstance(result, Busy):
             again.append(entry)
         else:
-            _settle(entry, result)
-    return again
+            ends.append((entry, result))
+    return again, ends
+
+
+def _settle_all(ends: list[_End[Item, Result]]) -> None:
+    for entry, result in ends:
+        _settle(entry, result)
 
 
 def _settle(entry: _Entry[Item, Result], result: Result | Exception) -> None:

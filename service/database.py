@@ -209,14 +209,18 @@ class Database:
         Raises:
             LedgerTimeoutError: There was no answer by the deadline.
         """
-        task = asyncio.create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._ended)
+        task = self._begin(call)
         # Not wait_for: it would cancel the task, and asyncpg the query with it.
         done, _ = await asyncio.wait({task}, timeout=None if deadline is None else max(0.0, deadline - _now()))
         if not done:
             raise LedgerTimeoutError(begun=True)
         return task.result()
+
+    def _begin(self, call: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._calls.discard(task)
@@ -228,7 +232,9 @@ class Database:
         """A connection, if there is one before the deadline: a call that nobody waits for is not begun."""
         if self._pool is None:
             raise LedgerUnavailableError("the ledger is not opened")
-        connection = await self._pool.acquire(timeout=max(0.0, deadline - _now()))
+        # With a time-out it takes a task, and so some turns of the loop, also for a connection that is there.
+        timeout = None if self._pool.get_idle_size() else max(0.0, deadline - _now())
+        connection = await self._pool.acquire(timeout=timeout)
         try:
             if _now() >= deadline:
                 raise TimeoutError
@@ -239,7 +245,7 @@ class Database:
             finally:
                 giving_up.cancel()
         finally:
-            await self._pool.release(connection)
+            self._begin(self._pool.release(connection))  # takes some turns as well; nobody need wait for them
 
     def _attributes(self, call: Call) -> dict[str, str | int]:
         return self._span_attributes | {

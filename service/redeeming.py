@@ -29,7 +29,7 @@ _SEND_SHARE_MAX: Final = 0.5  # of the time for an answer, kept for the queue
 _FAILURES_MAX: Final = 3  # in a row; one alone may be a connection that the server closed
 _ACCOUNTS_MIN: Final = 2  # whose redemptions time out; one alone may be locked by somebody
 _PROBE_SECONDS: Final = 0.5
-_HINT_QUEUE_MIN: Final = 20  # before this many others the ledger answers as soon as Valkey does
+_HINT_QUEUE_MIN: Final = 100  # one batch; before fewer others the ledger answers as soon as Valkey does
 _COPY_SECONDS: Final = 30  # the burst stream is through by then, and the queue's copy finds it settled
 
 

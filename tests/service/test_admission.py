@@ -153,6 +153,15 @@ def test_the_smallest_limit_still_serves_everybody(priority: Priority) -> None:
     assert admission.try_enter(priority) is None
 
 
+def test_those_who_are_about_to_come_in_count_beforehand() -> None:
+    """With two of three places taken, nobody behind one more gets in; and asking takes no place."""
+    admission = _fixed(3)
+    _enter(admission), _enter(admission)
+    assert not admission.would_refuse(Priority.CRITICAL)
+    assert admission.would_refuse(Priority.CRITICAL, 1)
+    assert admission.in_flight == 2
+
+
 def test_a_place_is_given_back_once() -> None:
     """A second leave is ignored: it frees no other's place."""
     admission = _fixed(2)

@@ -205,6 +205,24 @@ async def test_what_waits_goes_when_a_batch_returns() -> None:
 
 
 @_in_virtual_time
+async def test_the_next_batch_leaves_before_the_callers_of_the_last_are_answered() -> None:
+    """The database has work while many callers are answered; else one hot lane would wait for all of them."""
+    database = Database()
+    batcher = database.batcher()
+    begun: list[int] = []
+
+    async def call(number: int) -> None:
+        await batcher.submit(("hot", number), 1e6)
+        begun.append(len(database.batches))
+
+    first = [asyncio.create_task(call(number)) for number in range(10)]
+    await asyncio.sleep(0.5)
+    last = asyncio.create_task(call(10))
+    await asyncio.gather(*first, last)
+    assert begun == [2] * 11
+
+
+@_in_virtual_time
 async def test_batches_are_bounded_in_size_and_number() -> None:
     """Never more than `batch_max` items in one, nor more than `batches_in_flight_max` at once."""
     database = Database()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -222,6 +224,31 @@ def test_what_was_not_logged_yet_is_logged_at_the_end() -> None:
         running.stop()
         running.thread.join(20)
     assert [line["count"] for line in running.front.lines()] == [1]
+
+
+def test_a_crowd_that_comes_at_once_is_turned_away_at_the_headers() -> None:
+    """Of many requests in one turn of the loop so many pass the gate as there are places, and no more.
+
+    The middleware would refuse the others too, at many times the cost, and with a line for each.
+    """
+    with _running() as running, ExitStack() as stack:
+        connections = [stack.enter_context(running.connect()) for _ in range(50)]
+        for each in connections:  # the server has accepted all of them
+            each.sendall(BALANCE)
+            assert _answer(each)[0] == 200
+        tickets = running.front.fill(Priority.REDEEM)
+        for ticket in tickets[:3]:
+            ticket.leave(None)
+        running.server.loop.call_soon_threadsafe(time.sleep, 0.2)
+        for each in connections:
+            each.sendall(REDEEM)
+        statuses = Counter(_answer(each)[0] for each in connections)
+        for ticket in tickets:
+            ticket.leave(None)
+    assert statuses == {200: 3, 503: 47}
+    lines = running.front.lines()
+    assert [line["outcome"] for line in lines if line["event"] == "request"] == ["ok"] * 53
+    assert sum(line["count"] for line in lines if line["event"] == "shed") == 47
 
 
 def test_the_connection_of_a_refused_request_stays(running: Running) -> None:
@@ -615,6 +642,14 @@ def _is_closed(connection: socket.socket) -> bool:
     except ConnectionError:
         pass
     return True
+
+
+def test_the_garbage_collector_leaves_alone_what_was_made_for_good() -> None:
+    """While the server serves; to look through all of it would hold up every request again and again."""
+    before = gc.get_freeze_count()
+    with _running():
+        assert gc.get_freeze_count() > before
+    assert gc.get_freeze_count() == 0
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------
