@@ -24,6 +24,7 @@ from service.redeeming import Redeeming
 from service.routes import Routes
 from service.settings import Settings
 from service.telemetry import Instruments
+from slo import Slo
 from slo.metrics import (
     REDEMPTION_BATCH_DURATION,
     REDEMPTION_BATCH_SIZE,
@@ -44,16 +45,21 @@ _FLUSH_SECONDS_MAX = 3.0  # for the last spans; the rest of the shutdown belongs
 # far below the slowest answer that a guest should get, so that a short queue, which makes good batches, sheds nobody.
 _LIMIT_FLOOR = 32
 _LIMIT_START = 128
-_LIMIT_TARGET_SECONDS = 0.05
+_LIMIT_TARGET_SECONDS = 0.03
 
 
 def create_app(
-    settings: Settings, *, log_stream: BinaryIO | None = None, span_processors: Iterable[SpanProcessor] = ()
+    settings: Settings,
+    *,
+    slos: Iterable[Slo] = parts.PROMISES,
+    log_stream: BinaryIO | None = None,
+    span_processors: Iterable[SpanProcessor] = (),
 ) -> FastAPI:
     """The application; its `state.gate` is for the server's protocol (`service.protocol`).
 
     Args:
         settings: With a database URL.
+        slos: What is promised; the log tells CloudWatch of it.
         log_stream: Where log lines go; standard output if not given.
         span_processors: Further receivers of spans.
 
@@ -87,6 +93,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             async with AsyncExitStack() as opened:
+                # First, as it ends last: what the others still do counts.
+                await opened.enter_async_context(parts.embedded_metrics(settings, slos, REDEMPTION_METRICS, told))
                 await opened.enter_async_context(authentication.opened())
                 if valkey is not None:
                     await opened.enter_async_context(valkey.opened())

@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import Tracer
 
 from service import tracing
 from service.database import Database
+from service.emf import EmbeddedMetrics
 from service.ledger import Ledger, Told
 from service.logs import LineBuffer, Log, create_log
 from service.queue import DeferralQueue
@@ -20,7 +22,12 @@ from service.security import Anonymous, Authentication, Authenticator, KeyRing
 from service.settings import Settings
 from service.telemetry import Instruments
 from service.valkey import Valkey
+from slo import Slo
+from slo.definitions import redemption
 from slo.metrics import Metric
+
+PROMISES: Final = tuple(value for value in vars(redemption).values() if isinstance(value, Slo))
+"""What is promised for the service and its worker."""
 
 _BATCHES_IN_FLIGHT_MAX = 2  # one waits for its commit while the other is computed; more make each smaller
 _QUEUED_MAX = 10_000  # redemptions that wait for a batch; the admission lets fewer in
@@ -51,6 +58,15 @@ def telemetry(catalogue: Iterable[Metric], stream: BinaryIO | None, processors: 
     spans = tracing.tracer_provider(processors)
     lines = LineBuffer(sys.stdout.buffer) if stream is None else LineBuffer(stream, bytes_max=0)
     return Telemetry(instruments, spans, spans.get_tracer(tracing.TRACER_NAME), lines, create_log(lines))
+
+
+def embedded_metrics(
+    settings: Settings, slos: Iterable[Slo], catalogue: Iterable[Metric], told: Telemetry
+) -> AbstractAsyncContextManager[None]:
+    """Counts the promises for CloudWatch while it is entered, if the settings say so."""
+    if not settings.embedded_metrics:
+        return nullcontext()
+    return EmbeddedMetrics(slos, catalogue, told.instruments, told.lines, told.log).opened()
 
 
 def ledger(settings: Settings, tracer: Tracer, told: Told) -> Ledger:

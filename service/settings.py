@@ -71,6 +71,12 @@ def _file(text: str) -> Path:
     return path
 
 
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise _FaultError("must be on or off")
+    return text == "on"
+
+
 def _algorithms(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not set(names) <= set(ALGORITHMS_DEFAULT):
@@ -203,6 +209,11 @@ class Settings:
     verify_seconds: float = _setting(
         _seconds(1, 24 * 3600), "time between two verifications by the worker", default=600.0
     )
+    embedded_metrics: bool = _setting(
+        _switch,
+        "whether the log tells CloudWatch what became of each promise, once a minute: on or off",
+        default=True,
+    )
     log_hash_key: bytes | None = _setting(
         _key,
         "key of the hash that stands for account ids in logs; without it a random one",
@@ -295,6 +306,7 @@ def described() -> str:
     lines = []
     for each in fields(Settings):
         shown = ",".join(each.default) if isinstance(each.default, tuple) else each.default
+        shown = ("off", "on")[shown] if isinstance(shown, bool) else shown
         default = "" if each.default in (None, MISSING) else f" [{shown}]"
         lines.append(
             f"  {PREFIX}{each.name.upper()}{'' if each.repr else ' (or ..._FILE)'}\n"

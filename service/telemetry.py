@@ -6,13 +6,14 @@ exposed at 0 from the start: a counter born at its first error would hide that e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import prometheus_client
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Sample
 
-from slo.metrics import Counter, Gauge, Histogram, Metric
+from slo.metrics import Counter, Gauge, Histogram, Metric, Selection
 
 # Creation times would double the series of every histogram, and nothing here reads them.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -60,6 +61,13 @@ class Instruments:
         """All series and their content type; OpenMetrics, which has exemplars, if the scraper takes it."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
+
+    def samples(self, selection: Selection) -> Iterator[Sample]:
+        """The samples of the selected series, as they would be exposed now; those of a histogram tell `le` alone."""
+        for labels in selection.metric.label_sets():
+            if all(labels[name] in values for name, values in selection.values.items()):
+                for family in self._find(selection.metric, labels).collect():
+                    yield from family.samples
 
     def _instrument(self, metric: Metric) -> Any:  # noqa: ANN401 - prometheus_client's kinds share no public base
         names = tuple(metric.labels)

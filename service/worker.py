@@ -33,6 +33,7 @@ from service.queue import DeferralQueue
 from service.settings import Settings
 from service.telemetry import Instruments
 from service.valkey import Valkey
+from slo import Slo
 from slo.metrics import (
     REDEMPTION_CHAIN_BACKLOG,
     REDEMPTION_CHAIN_SEALED,
@@ -75,12 +76,17 @@ _SEAL: Final = Call("SELECT * FROM ledger.seal($1)", "ledger.seal", Priority.BUL
 
 
 def create_worker(
-    settings: Settings, *, log_stream: BinaryIO | None = None, span_processors: Iterable[SpanProcessor] = ()
+    settings: Settings,
+    *,
+    slos: Iterable[Slo] = parts.PROMISES,
+    log_stream: BinaryIO | None = None,
+    span_processors: Iterable[SpanProcessor] = (),
 ) -> FastAPI:
     """The worker, as an application that answers probes and shows metrics while it works.
 
     Args:
         settings: With a database URL, of a login of the roles redemption_app, redemption_upkeep and redemption_auditor.
+        slos: What is promised; the log tells CloudWatch of it.
         log_stream: Where log lines go; standard output if not given.
         span_processors: Further receivers of spans.
 
@@ -94,6 +100,7 @@ def create_worker(
     valkey = parts.valkey(settings, told.tracer)
     queue = parts.queue(settings, told.tracer)
     settling = Settling(ledger, told.instruments, told.tracer)
+    told.instruments.read(REDEMPTION_DEFERRED_OLDEST_ACCEPTED, settling.oldest_accepted)
     upkeep = Upkeep(ledger, told.instruments)
     burst = BurstSeal(settings.signing_key) if settings.signing_key else None
     loops: list[Callable[[], Awaitable[None]]] = [
@@ -113,6 +120,10 @@ def create_worker(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             async with AsyncExitStack() as opened:
+                # First, as it ends last: what the others still do counts.
+                await opened.enter_async_context(
+                    parts.embedded_metrics(settings, slos, REDEMPTION_WORKER_METRICS, told)
+                )
                 if valkey is not None:
                     await opened.enter_async_context(valkey.opened())
                 if queue is not None:
@@ -127,7 +138,6 @@ def create_worker(
     app = FastAPI(title="Redemption worker", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
 
     async def metrics(request: Request) -> Response:
-        told.instruments.set(REDEMPTION_DEFERRED_OLDEST_ACCEPTED, settling.oldest_accepted())
         text, content_type = told.instruments.exposition(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type})
 

@@ -148,6 +148,26 @@ OVERVIEW_UID = "slo-overview"
 DETAIL_UID = "slo-detail"  # one board for all SLOs, chosen by the variables `service` and `slo`
 
 
+# --- CloudWatch -----------------------------------------------------------------------------------------------------
+
+# What a process publishes of its own SLOs, for each minute: the sums of its events, also while they are 0.
+EVENTS_NAMESPACE = "SLO"
+BAD_EVENTS_METRIC = "BadEvents"
+ALL_EVENTS_METRIC = "AllEvents"
+SERVICE_DIMENSION = "Service"
+SLO_DIMENSION = "Slo"
+
+BURN_SPEEDS = ("fast", "mid", "slow", "trickle")  # of a policy's pairs of windows, in their order
+
+
+def event_dimensions(slo: Slo) -> dict[str, str]:
+    """The dimensions under which a process publishes the events of an SLO."""
+    return {SERVICE_DIMENSION: slo.service, SLO_DIMENSION: slo.name}
+
+
+# --- runbooks -------------------------------------------------------------------------------------------------------
+
+
 def runbook_file(alert: str) -> str:
     """The runbook of an alert, below `runbooks/`."""
     return f"{alert}.md"

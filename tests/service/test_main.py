@@ -45,7 +45,9 @@ def test_it_runs_without_any_setting_and_stops_when_asked(tmp_path: Path, stop: 
         wait_for(lambda: not any(each.is_running() for each in family))
     spoken, *lines = log.read_text().splitlines()
     assert spoken.startswith(f"redemption-service: listening on {url}, ")
-    assert [json.loads(line)["route"] for line in lines] == ["POST /v1/redemptions"]
+    told = [json.loads(line) for line in lines]
+    assert [line["route"] for line in told if "_aws" not in line] == ["POST /v1/redemptions"]
+    assert sum(line["AllEvents"] for line in told if line.get("Slo") == "availability") == 1
 
 
 @pytest.fixture

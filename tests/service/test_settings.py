@@ -78,6 +78,7 @@ def test_every_setting_is_read(present: Path) -> None:
         "queue_endpoint_url": ("http://127.0.0.1:5000", ...),
         "deferred_seconds": ("60", 60.0),
         "verify_seconds": ("120", 120.0),
+        "embedded_metrics": ("off", False),
         "log_hash_key": ("k" * 32, b"k" * 32),
     }
     settings = from_environment({f"REDEMPTION_{name.upper()}": text for name, (text, _) in told.items()})
@@ -107,6 +108,7 @@ def test_all_faults_are_told_at_once_and_no_value() -> None:
         "REDEMPTION_VALKEY_URL": "memcached://pa55word@host",
         "REDEMPTION_QUEUE_URL": "queue-pa55word",
         "REDEMPTION_CLIENT_REQUESTS_PER_SECOND": "0",
+        "REDEMPTION_EMBEDDED_METRICS": "pa55word",
         "REDEMPTION_LOG_HASH_KEY": "pa55word",
         "REDEMPTION_DEDLINE_SECONDS": "pa55word",
     }
@@ -175,3 +177,4 @@ def test_the_help_names_every_variable() -> None:
     for field in dataclasses.fields(Settings):
         assert f"REDEMPTION_{field.name.upper()}" in described()
     assert "[8080]" in described()
+    assert "once a minute: on or off [on]" in described()
