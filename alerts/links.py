@@ -8,6 +8,7 @@ from datetime import timedelta
 from urllib.parse import quote, urlencode
 
 from slo import conventions as names
+from slo.causes import Cause
 from slo.compile import CompiledAlert, CompiledSlo
 from slo.settings import Links
 from slo.windows import HOUR
@@ -47,6 +48,14 @@ def watchdog_links(links: Links) -> AlertLinks:
     """The links of the alert that always fires: the board shows every SLO, since all are blind without it."""
     return AlertLinks(
         runbook=_runbook(names.WATCHDOG, links),
+        dashboard=_board(links, names.OVERVIEW_UID, _OVERVIEW_SLUG, {}, _SHOWN_MIN),
+    )
+
+
+def cause_links(cause: Cause, links: Links) -> AlertLinks:
+    """The links of a cause's alert: the board shows every SLO, as a cause may hurt several."""
+    return AlertLinks(
+        runbook=_runbook(cause.alert_name, links),
         dashboard=_board(links, names.OVERVIEW_UID, _OVERVIEW_SLUG, {}, _SHOWN_MIN),
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from alerts import promtool, yaml
-from alerts.links import alert_links, watchdog_links
+from alerts import cause_tests, promtool, yaml
+from alerts.links import alert_links, cause_links, watchdog_links
 from slo import conventions as names
 from slo.artefacts import Artefact
+from slo.causes import Cause, Query, Threshold
 from slo.compile import AlertKind, CompiledAlert, CompiledSlo, Reason, Recording, Way
 from slo.model import Severity, period_text
 from slo.settings import Links
@@ -36,6 +37,24 @@ def render_slo(compiled: CompiledSlo, links: Links) -> list[Artefact]:
 def render_platform(links: Links) -> list[Artefact]:
     """The Watchdog's rule file and PrometheusRule object."""
     return [*_rule_artefacts(PLATFORM_FILE, "the platform itself", [_watchdog_group(links)])]
+
+
+def render_causes(causes: Sequence[Cause], links: Links) -> list[Artefact]:
+    """A rule file, a PrometheusRule object and promtool tests for the causes of each component."""
+    artefacts: list[Artefact] = []
+    for component in sorted({cause.component for cause in causes}):
+        file = f"causes-{component}"
+        own = [cause for cause in causes if cause.component == component]
+        subject = f"the causes of {component}"
+        group = {
+            "name": file,
+            "interval": names.duration(cause_tests.EVALUATION),
+            "rules": [cause_rule(cause, links) for cause in own],
+        }
+        artefacts += _rule_artefacts(file, subject, [group])
+        path = PurePosixPath("prometheus/tests") / f"{file}.yaml"
+        artefacts.append(Artefact(path, yaml.dump(cause_tests.test_file(file, own), HEADER.format(subject=subject))))
+    return artefacts
 
 
 def _rule_artefacts(file: str, subject: str, groups: Sequence[Mapping[str, Any]]) -> Iterator[Artefact]:
@@ -100,6 +119,23 @@ def alert_rule(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> dic
     return rule
 
 
+def cause_rule(cause: Cause, links: Links) -> dict[str, Any]:
+    """The alerting rule of a cause; each series of its result is an alert of its own."""
+    lead = cause_links(cause, links)
+    return {
+        "alert": cause.alert_name,
+        "expr": cause.condition.promql,
+        "for": names.duration(cause.hold),
+        "labels": cause.labels,
+        "annotations": {
+            "summary": cause.summary,
+            "description": _cause_description(cause),
+            "runbook_url": lead.runbook,
+            "dashboard_url": lead.dashboard,
+        },
+    }
+
+
 def _watchdog_group(links: Links) -> dict[str, Any]:
     lead = watchdog_links(links)
     return {
@@ -145,6 +181,23 @@ def _description(alert: CompiledAlert, compiled: CompiledSlo) -> str:
     reasons = dict.fromkeys(way.reason for way in alert.ways)
     lines = [_if_true([way for way in alert.ways if way.reason is reason], compiled) for reason in reasons]
     return "\n".join([*lines, _budget_left(alert, compiled)])
+
+
+def _cause_description(cause: Cause) -> str:
+    """The figure of the moment, of what, and since when it counts as wrong."""
+    metric = cause.condition.metrics[0]
+    show = next((show for end, show in _SHOWN_AS.items() if metric.name.endswith(end)), "humanize")
+    held = f"for {names.duration(cause.hold)}"
+    of_what = "{{ range $name, $value := $labels }} {{ $name }}={{ $value }}{{ end }}"
+    match cause.condition:
+        case Threshold() as threshold:
+            return f"`{metric.name}` is {{{{ $value | {show} }}}} ({threshold.limit} {held}), of{of_what}."
+        case Query():
+            return f"It holds {held}; the query's value is {{{{ $value | humanize }}}}, of{of_what}."
+
+
+# How people read a value, by the unit at the end of its metric's name.
+_SHOWN_AS = {"_ratio": "humanizePercentage", "_seconds": "humanizeDuration", "_bytes": "humanize1024"}
 
 
 def _if_true(ways: Sequence[Way], compiled: CompiledSlo) -> str:

@@ -13,11 +13,14 @@ from datetime import timedelta
 from decimal import Decimal
 from pathlib import PurePosixPath
 
+from alerts import cause_runbooks
 from alerts.links import alert_links, watchdog_links
 from slo import conventions as names
 from slo import promql
 from slo.artefacts import Artefact
+from slo.causes import Cause
 from slo.compile import AlertKind, CompiledAlert, CompiledSlo, Reason
+from slo.matrix import Definitions
 from slo.metrics import Selection
 from slo.model import (
     WINDOW_PLACEHOLDER,
@@ -40,18 +43,20 @@ FOLDER = PurePosixPath("runbooks")
 _INDEX = "README.md"
 _TO_INDEX = f"[All runbooks]({_INDEX})"
 
+_NOTHING_MORE = Definitions()
 _WORST_SHOWN = 5
 _INSTANCE = "instance"  # Prometheus puts it on every series that it scrapes
 
 
-def render(compiled: Sequence[CompiledSlo], links: Links) -> list[Artefact]:
-    """One runbook an alert, the Watchdog's, and an index."""
+def render(compiled: Sequence[CompiledSlo], links: Links, defined: Definitions = _NOTHING_MORE) -> list[Artefact]:
+    """One runbook an alert of an SLO or a cause, the Watchdog's, and an index."""
     runbooks = [
         _artefact(alert.name, _absent(alert, one, links) if _is_absent(alert) else _burn(alert, one, links))
         for one in compiled
         for alert in one.alerts
     ]
-    return [*runbooks, _artefact(names.WATCHDOG, _watchdog(compiled, links)), _index(compiled)]
+    runbooks += [_artefact(cause.alert_name, cause_runbooks.page(cause, defined)) for cause in defined.causes]
+    return [*runbooks, _artefact(names.WATCHDOG, _watchdog(compiled, links)), _index(compiled, defined.causes)]
 
 
 def _artefact(alert: str, lines: Iterable[str]) -> Artefact:
@@ -669,15 +674,22 @@ def _watchdog(compiled: Sequence[CompiledSlo], links: Links) -> Iterator[str]:
 # --- the index ------------------------------------------------------------------------------------------------------
 
 
-def _index(compiled: Sequence[CompiledSlo]) -> Artefact:
+def _index(compiled: Sequence[CompiledSlo], causes: Sequence[Cause]) -> Artefact:
     rows = [
         [_link(alert.name), str(alert.severity), _tells(alert), f"`{one.slo.id_path}`", one.slo.owner]
         for one in compiled
         for alert in one.alerts
     ]
+    rows += [
+        [_link(cause.alert_name), cause.labels["severity"], cause.summary, f"`{cause.id_path}`", cause.owner]
+        for cause in causes
+    ]
     rows.append([_link(names.WATCHDOG), "watchdog", "alerts reach people", "", ""])
-    intro = "One an alert, written from the definition of what was promised; an alert's `runbook_url` leads here."
-    table = _table(["Alert", "Severity", "Tells that", "Promise", "Owner"], rows)
+    intro = (
+        "One an alert, written from the definition of what was promised, or of what may hurt it; an alert's "
+        "`runbook_url` leads here."
+    )
+    table = _table(["Alert", "Severity", "Tells that", "Promise or cause", "Owner"], rows)
     return Artefact(FOLDER / _INDEX, _text(["# Runbooks", intro, table]))
 
 

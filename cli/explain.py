@@ -1,4 +1,4 @@
-"""One SLO in plain words."""
+"""One SLO, or one cause, in plain words."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from slo import conventions as names
 from slo.catalogue import budget_events, budget_minutes, full_outage_seconds, sli_text
+from slo.causes import Cause
 from slo.compile import AlertKind, CompiledAlert, CompiledSlo, Reason, Way
 from slo.model import period_text
 
@@ -16,6 +17,23 @@ from slo.model import period_text
 def explanation(compiled: CompiledSlo) -> str:
     """Text with rich's markup: the promise, its budget, and who is told when."""
     return "\n".join(_lines(compiled))
+
+
+def explanation_of_cause(cause: Cause) -> str:
+    """Text with rich's markup: what is wrong, when somebody is told, and why so."""
+    query = "\n".join(f"          {line}" for line in cause.condition.promql.split("\n"))
+    severity, service = cause.labels["severity"], cause.labels["service"]
+    lines = [
+        f"[bold]{escape(cause.id_path)}[/]  {escape(cause.summary)}",
+        "",
+        f"[bold]When[/]      for {names.duration(cause.hold)} this has a result, one for each thing that is wrong",
+        escape(query),
+        f"[bold]Why so[/]    {escape(cause.reason)}",
+        f"[bold]Signal[/]    {cause.signal} of {cause.component}; owner {escape(cause.owner)}",
+        "",
+        f"[bold]{cause.alert_name}[/]  {severity}: waits for working hours; muted while {escape(service)} pages",
+    ]
+    return "\n".join(lines)
 
 
 def _lines(compiled: CompiledSlo) -> Iterator[str]:
@@ -26,6 +44,8 @@ def _lines(compiled: CompiledSlo) -> Iterator[str]:
     objective = names.number(slo.objective)
     yield f"[bold]Promise[/]   {objective} % of events are good over {period}; owner {escape(slo.owner)}"
     yield f"          {escape(sli_text(slo.sli))}"
+    if slo.reason:
+        yield f"[bold]Why so[/]    {escape(slo.reason)}"
     yield f"[bold]Budget[/]    {_minutes(budget_minutes(compiled))} of full outage at even traffic"
     events = budget_events(compiled)
     if events is not None:

@@ -25,12 +25,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.cloudwatch import apply_group, drift_group
 from slo import catalogue
+from slo import conventions as names
 from slo import settings as slo_settings
 from slo.artefacts import Artefact, stale, write
+from slo.causes import Cause
 from slo.check import Level, check
 from slo.compile import CompiledSlo, compile_slo
 from slo.errors import SloError
+from slo.matrix import Definitions
 
 EXIT_NO = 1
 EXIT_WRONG = 2
@@ -50,9 +54,14 @@ class Workspace:
         return slo_settings.load(self.settings_file or slo_settings.find(Path.cwd()))
 
     @cached_property
+    def defined(self) -> Definitions:
+        """Every definition."""
+        return slo_settings.everything(self.settings)
+
+    @cached_property
     def compiled(self) -> tuple[CompiledSlo, ...]:
-        """Every definition, compiled."""
-        return tuple(compile_slo(slo) for slo in slo_settings.definitions(self.settings))
+        """Every SLO, compiled."""
+        return tuple(compile_slo(slo) for slo in self.defined.slos)
 
     def one(self, name: str) -> CompiledSlo:
         """The SLO of a name, as `service/slo` or as its id.
@@ -65,6 +74,10 @@ class Workspace:
                 return compiled
         known = ", ".join(one.slo.id_path for one in self.compiled)
         raise SloError(f"SLO {name}", [f"is not defined; there are: {known}"])
+
+    def cause(self, name: str) -> Cause | None:
+        """The cause of a name, as `component/cause`, as its id, or as its alert; None when there is none."""
+        return next((one for one in self.defined.causes if name in (one.id, one.id_path, one.alert_name)), None)
 
 
 def output() -> Console:
@@ -140,10 +153,10 @@ def generate(workspace: Workspace, *, only_check: bool, as_json: bool) -> None:
     # All that is made here is text that lives until the end: the collector would only read it over and over.
     gc.disable()
     started = time.perf_counter()
-    problems = [finding for finding in check(workspace.compiled) if finding.level is Level.PROBLEM]
+    problems = [finding for finding in check(workspace.compiled, workspace.defined) if finding.level is Level.PROBLEM]
     if problems:
         fail("\n".join(f"SLO {finding.subject}: {finding.text}" for finding in problems))
-    rendered = artefacts(workspace.compiled, workspace.settings)
+    rendered = artefacts(workspace.compiled, workspace.settings, workspace.defined)
     folder = workspace.settings.output
     if not only_check:
         refuse_strangers(folder, rendered)
@@ -192,7 +205,7 @@ def _verb(why: str, *, only_check: bool) -> str:
 @reporting_errors
 def check_command(workspace: Workspace, *, as_json: bool) -> None:
     """Tell every problem of all definitions in one run; exit 1 when there is one. Warnings do not fail."""
-    findings = check(workspace.compiled)
+    findings = check(workspace.compiled, workspace.defined)
     problems = [finding for finding in findings if finding.level is Level.PROBLEM]
     if as_json:
         click.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -213,10 +226,11 @@ def check_command(workspace: Workspace, *, as_json: bool) -> None:
 @click.pass_obj
 @reporting_errors
 def list_command(workspace: Workspace, *, as_json: bool) -> None:
-    """List all SLOs with their objectives, budgets and owners."""
+    """List all SLOs with their objectives, budgets and owners, and all causes with when they tell somebody."""
     facts = [catalogue.facts_of(one) for one in workspace.compiled]
+    causes = [catalogue.facts_of_cause(cause) for cause in workspace.defined.causes]
     if as_json:
-        click.echo(json.dumps({"slos": facts}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"slos": facts, "causes": causes}, indent=2, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("SLO", "objective", "period", "budget", "alerts", "owner"):
@@ -233,6 +247,16 @@ def list_command(workspace: Workspace, *, as_json: bool) -> None:
             escape(one["owner"]),
         )
     output().print(table)
+    if not causes:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("cause", "signal", "when", "for", "owner"):
+        table.add_column(column, no_wrap=True)
+    for cause in workspace.defined.causes:
+        when = " ".join(cause.condition.promql.split())
+        table.add_row(cause.id_path, str(cause.signal), escape(when), names.duration(cause.hold), escape(cause.owner))
+    output().print()
+    output().print(table)
 
 
 @main.command()
@@ -241,12 +265,19 @@ def list_command(workspace: Workspace, *, as_json: bool) -> None:
 @click.pass_obj
 @reporting_errors
 def explain(workspace: Workspace, name: str, *, as_json: bool) -> None:
-    """Explain one SLO in plain words: its budget in minutes and requests, and who is paged when.
+    """Explain one SLO in plain words: its budget in minutes and requests, and who is paged when; or one cause.
 
-    NAME is service/slo, redemption/availability say.
+    NAME is service/slo, redemption/availability say, or component/cause, rds/storage-low say.
     """
-    from cli.explain import explanation
+    from cli.explain import explanation, explanation_of_cause
 
+    cause = workspace.cause(name)
+    if cause is not None:
+        if as_json:
+            click.echo(json.dumps(catalogue.facts_of_cause(cause), indent=2, ensure_ascii=False))
+        else:
+            output().print(explanation_of_cause(cause))
+        return
     compiled = workspace.one(name)
     if as_json:
         click.echo(json.dumps(catalogue.facts_of(compiled), indent=2, ensure_ascii=False))
@@ -309,3 +340,7 @@ def import_sloth(workspace: Workspace, file: Path, folder: Path | None, *, as_py
             click.echo(str(folder / change.path))
     for note in notes:
         errors().print(f"[yellow]note:[/] {escape(note)}")
+
+
+main.add_command(apply_group)
+main.add_command(drift_group)

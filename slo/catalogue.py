@@ -14,6 +14,7 @@ from typing import Any
 
 from slo import conventions as names
 from slo.artefacts import Artefact
+from slo.causes import Cause
 from slo.compile import CompiledAlert, CompiledSlo, Reason, Way
 from slo.model import (
     RESERVED_LABELS,
@@ -32,9 +33,9 @@ from slo.promql import series
 PATH = PurePosixPath("slos.json")
 
 
-def render(compiled: Sequence[CompiledSlo]) -> list[Artefact]:
-    """All promises in one file."""
-    facts = {"slos": [facts_of(one) for one in compiled]}
+def render(compiled: Sequence[CompiledSlo], causes: Sequence[Cause] = ()) -> list[Artefact]:
+    """All promises and causes in one file."""
+    facts = {"slos": [facts_of(one) for one in compiled], "causes": [facts_of_cause(cause) for cause in causes]}
     return [Artefact(PATH, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")]
 
 
@@ -59,6 +60,25 @@ def facts_of(compiled: CompiledSlo) -> dict[str, Any]:
         "alerts": [_alert_facts(alert, compiled) for alert in compiled.alerts],
         "labels": dict(sorted(slo.labels.items())),
         "links": dict(slo.links),
+        "component": None if slo.component is None else str(slo.component),
+        "signals": [str(signal) for signal in slo.signals],
+    }
+
+
+def facts_of_cause(cause: Cause) -> dict[str, Any]:
+    """What may hurt a promise, and who is told when."""
+    return {
+        "id": cause.id,
+        "component": str(cause.component),
+        "signal": str(cause.signal),
+        "name": cause.name,
+        "summary": cause.summary,
+        "condition": _line(cause.condition.promql),
+        "hold_seconds": names.number(cause.hold.total_seconds()),
+        "reason": cause.reason,
+        "owner": cause.owner,
+        "alert": cause.alert_name,
+        "severity": cause.labels["severity"],
     }
 
 

@@ -10,7 +10,10 @@ from enum import StrEnum
 
 from slo import conventions as names
 from slo.compile import CompiledSlo
+from slo.matrix import Definitions, cells, without_source
 from slo.model import Severity, Slo
+
+_NOTHING_MORE = Definitions()
 
 
 class Level(StrEnum):
@@ -26,7 +29,7 @@ class Finding:
 
     Attributes:
         level: How bad it is.
-        subject: The SLO, as people write it.
+        subject: The SLO, the cause, or the cell of the matrix, as people write it.
         text: What is wrong, with the arithmetic, and what helps.
     """
 
@@ -35,8 +38,13 @@ class Finding:
     text: str
 
 
-def check(compiled: Sequence[CompiledSlo]) -> tuple[Finding, ...]:
-    """Everything that is wrong or doubtful, problems first, by SLO."""
+def check(compiled: Sequence[CompiledSlo], defined: Definitions = _NOTHING_MORE) -> tuple[Finding, ...]:
+    """Everything that is wrong or doubtful, problems first, by SLO.
+
+    Args:
+        compiled: The SLOs.
+        defined: What the same modules define besides; without it only the SLOs are looked at.
+    """
     findings = [
         *_shared(
             compiled,
@@ -49,6 +57,8 @@ def check(compiled: Sequence[CompiledSlo]) -> tuple[Finding, ...]:
             "has the alert {key!r}, as {others} has; set alert_name on one of them",
         ),
         *(finding for one in compiled for finding in _finer_than_traffic(one)),
+        *_of_matrix(defined),
+        *_of_causes(compiled, defined),
     ]
     return tuple(sorted(findings, key=lambda finding: (finding.level, finding.subject, finding.text)))
 
@@ -69,6 +79,26 @@ def _shared(
             others = [other.id_path for _, other in sharing[:index] + sharing[index + 1 :]]
             if others:
                 yield Finding(Level.PROBLEM, slo.id_path, text.format(key=key, others=", ".join(others)))
+
+
+def _of_matrix(defined: Definitions) -> Iterator[Finding]:
+    """Cells that nothing watches, and metrics that come from nowhere."""
+    for cell in cells(defined):
+        for problem in cell.problems():
+            yield Finding(Level.PROBLEM, f"{cell.component}/{cell.signal}", problem)
+    for reader, metric in without_source(defined):
+        yield Finding(Level.PROBLEM, reader, f"reads {metric.name}, which no Source has; add it to one")
+
+
+def _of_causes(compiled: Sequence[CompiledSlo], defined: Definitions) -> Iterator[Finding]:
+    """Alerts that have the name of another: they would share a runbook."""
+    taken = {alert.name.casefold(): one.slo.id_path for one in compiled for alert in one.alerts}
+    for cause in defined.causes:
+        name = cause.alert_name.casefold()
+        if name in taken:
+            text = f"has the alert {cause.alert_name!r}, as {taken[name]} has; give it another name"
+            yield Finding(Level.PROBLEM, cause.id_path, text)
+        taken[name] = cause.id_path
 
 
 def _finer_than_traffic(one: CompiledSlo) -> Iterator[Finding]:

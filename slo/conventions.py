@@ -146,6 +146,14 @@ WATCHDOG_SEVERITY = "watchdog"
 
 OVERVIEW_UID = "slo-overview"
 DETAIL_UID = "slo-detail"  # one board for all SLOs, chosen by the variables `service` and `slo`
+FLASH_SALE_UID = "flash-sale"
+PLATFORM_UID = "slo-platform"  # whether what tells of all others is to be believed
+
+
+def component_uid(component: str) -> str:
+    """The board of a component, by its golden signals."""
+    return f"component-{component}"
+
 
 
 # --- CloudWatch -----------------------------------------------------------------------------------------------------

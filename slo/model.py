@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from slo import conventions as names
+from slo.causes import Component, Signal
 from slo.errors import SloError, raise_if_any
 from slo.metrics import Counter, Gauge, Histogram, Metric, Selection
 from slo.windows import CalendarMonth, Policy, Rolling, Severity, Window, policy
@@ -310,6 +311,9 @@ class Slo:
         labels: More labels for the SLO's series and alerts.
         annotations: More annotations for its alerts.
         links: Title -> URL of what else a responder may want.
+        component: Of what it is a promise; places it in the matrix of components and golden signals.
+        signals: The golden signals that it watches.
+        reason: Why this objective and these limits, with the source; needed for the matrix.
 
     Raises:
         SloError: A value is not allowed. The message names the SLO and every fault.
@@ -333,6 +337,9 @@ class Slo:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     links: Mapping[str, str] = field(default_factory=dict, hash=False)
+    component: Component | None = None
+    signals: tuple[Signal, ...] = ()
+    reason: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alerts", tuple(self.alerts))
@@ -370,6 +377,12 @@ class Slo:
         for what, value in (("description", self.description), ("owner", self.owner)):
             if not value.strip():
                 yield f"the {what} is empty; say {'who answers for it' if what == 'owner' else 'what is promised'}"
+        if self.component is not None and not self.signals:
+            yield f"it is a promise of {self.component} and watches no signal; give at least one"
+        if self.component is not None and not self.reason.endswith("."):
+            yield "the reason must be one or more sentences that end with a full stop"
+        if self.component is None and self.signals:
+            yield "it watches signals of no component; give the component too"
         yield from self._problems_of_labels()
         yield from self._problems_of_alerts()
         of_objective, of_window = tuple(self._problems_of_objective()), tuple(self._problems_of_window())

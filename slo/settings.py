@@ -26,11 +26,17 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from slo import cloudwatch
+from slo.causes import Cause, Source, Uncovered
+from slo.cloudwatch import CloudWatchSettings
 from slo.errors import SloError, raise_if_any
+from slo.matrix import Definitions
 from slo.model import Slo
+
+Kind = TypeVar("Kind")
 
 _OUTPUT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
@@ -58,12 +64,14 @@ class Settings:
         definitions: Packages (`slo.definitions`) or folders (`promises/shop`) of definitions.
         output: The folder that `slo generate` owns.
         links: Base URLs.
+        cloudwatch: Where the alarms in CloudWatch find what they watch; None when there are none.
     """
 
     root: Path
     definitions: tuple[str, ...]
     output: Path
     links: Links
+    cloudwatch: CloudWatchSettings | None = None
 
 
 def find(start: Path) -> Path:
@@ -99,6 +107,7 @@ def load(file: Path) -> Settings:
         definitions=tuple(table["definitions"]),
         output=root / table.get("output", "generated"),
         links=Links(**table["links"]),
+        cloudwatch=cloudwatch.parsed(table.get("cloudwatch")),
     )
 
 
@@ -113,7 +122,7 @@ def _table(file: Path) -> dict[str, Any] | None:
 
 
 def _problems(table: Mapping[str, Any]) -> Iterator[str]:
-    known = {"definitions", "output", "links"}
+    known = {"definitions", "output", "links", "cloudwatch"}
     for key in sorted(set(table) - known):
         yield f"unknown key {key!r} in [tool.slo]; known are {', '.join(sorted(known))}"
     definitions = table.get("definitions")
@@ -123,6 +132,8 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
     # `slo generate` removes what it did not write, so the folder must hold nothing else.
     if not isinstance(output, str) or not _OUTPUT.fullmatch(output) or ".." in output.split("/"):
         yield f"output must be a folder of its own below the settings file, 'generated' say, not {output!r}"
+    if "cloudwatch" in table:
+        yield from cloudwatch.problems(table["cloudwatch"])
     links = table.get("links")
     if not isinstance(links, dict):
         yield "there is no [tool.slo.links] table; alerts without links help nobody"
@@ -150,7 +161,16 @@ def definitions(settings: Settings) -> tuple[Slo, ...]:
     Raises:
         SloError: Definitions are wrong, missing or cannot be imported; the faults of all modules are told at once.
     """
-    found: dict[int, Slo] = {}
+    return everything(settings).slos
+
+
+def everything(settings: Settings) -> Definitions:
+    """Every SLO, cause and source of every module that the settings name, and what is uncovered on purpose.
+
+    Raises:
+        SloError: Definitions are wrong, missing or cannot be imported; the faults of all modules are told at once.
+    """
+    found: dict[int, object] = {}
     problems: list[str] = []
     for source in dict.fromkeys(settings.definitions):
         faults_before = len(problems)
@@ -159,22 +179,31 @@ def definitions(settings: Settings) -> tuple[Slo, ...]:
         except SloError as error:
             problems.append(str(error))
             continue
-        slos = {id(slo): slo for module in modules for slo in _slos(module)}
-        if not slos and len(problems) == faults_before:
+        values = {id(value): value for module in modules for value in _values(module)}
+        if not _of_kind(values, Slo, Cause) and len(problems) == faults_before:
             # A folder that was misspelled or emptied must not read as no promises: every alert would be removed.
             problems.append(f"{source!r}: defines no SLO")
-        found |= slos
+        found |= values
     raise_if_any("definitions", problems)
-    return tuple(sorted(found.values(), key=lambda slo: slo.id))
+    return Definitions(
+        slos=tuple(sorted(_of_kind(found, Slo), key=lambda slo: slo.id)),
+        causes=tuple(sorted(_of_kind(found, Cause), key=lambda cause: cause.id)),
+        uncovered=tuple(sorted(_of_kind(found, Uncovered), key=lambda one: (one.component, one.signal))),
+        sources=tuple(_of_kind(found, Source)),
+    )
 
 
-def _slos(module: ModuleType) -> Iterable[Slo]:
+def _of_kind(found: Mapping[int, object], *kinds: type[Kind]) -> list[Kind]:
+    return [value for value in found.values() if isinstance(value, kinds)]
+
+
+def _values(module: ModuleType) -> Iterable[object]:
+    """Whatever a module names, alone or in a collection."""
     for value in vars(module).values():
-        if isinstance(value, Slo):
+        if isinstance(value, tuple | list | dict):
+            yield from value.values() if isinstance(value, dict) else value
+        else:
             yield value
-        elif isinstance(value, tuple | list | dict):
-            items = value.values() if isinstance(value, dict) else value
-            yield from (item for item in items if isinstance(item, Slo))
 
 
 def _modules(source: str, root: Path, problems: list[str]) -> Iterator[ModuleType]:

@@ -31,8 +31,9 @@ from alerts.alertmanager import (
 )
 from slo import CompiledSlo, Severity, SloError, compile_slo
 from slo import conventions as names
+from slo.causes import Cause
 from slo.compile import AlertKind
-from slo.definitions import redemption
+from slo.definitions import rds, redemption
 
 TOOLS = Path(__file__).parents[2] / ".tools/bin"
 COMPILED = (compile_slo(redemption.availability), compile_slo(redemption.latency_fast))
@@ -128,10 +129,10 @@ def default_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.e2e
 def test_amtool_accepts_the_configuration(default_file: Path) -> None:
-    """The real amtool finds the default configuration sound, with its three receivers and one inhibition."""
+    """The real amtool finds the default configuration sound, with its three receivers and two inhibitions."""
     found = _amtool("check-config", default_file)
     assert "SUCCESS" in found
-    assert "1 inhibit rules" in found
+    assert "2 inhibit rules" in found
     assert "3 receivers" in found
 
 
@@ -141,6 +142,7 @@ def test_amtool_accepts_the_configuration(default_file: Path) -> None:
     [
         (["severity=page", "service=redemption", "slo=availability"], "page"),
         (["severity=ticket", "service=redemption", "slo=availability"], "ticket"),
+        (["severity=ticket", "service=rds", "component=rds", "cause=storage-low"], "ticket"),
         (["severity=watchdog", "alertname=Watchdog"], "watchdog"),
         (["severity=critical", "alertname=SomebodyElses"], "ticket"),
         (["alertname=WithoutSeverity"], "ticket"),
@@ -290,6 +292,10 @@ def _absence(compiled: CompiledSlo) -> dict[str, Any]:
     return _posted(compiled, AlertKind.ABSENT, Severity.PAGE)
 
 
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {"labels": {"alertname": cause.alert_name, **cause.labels}}
+
+
 AVAILABILITY, LATENCY = COMPILED
 OTHER_SERVICE = compile_slo(replace(redemption.availability, service="catalogue"))
 """Nothing mutes its ticket, which is posted last: once it is here, all that were not muted are here."""
@@ -361,6 +367,18 @@ def test_a_page_mutes_only_its_own_ticket(inbox: Inbox, start: Callable[[dict[st
         "ForeignTicket",
         "BareTicket",
     }
+
+
+@pytest.mark.e2e
+def test_a_page_mutes_the_causes_of_its_service(inbox: Inbox, start: Callable[[dict[str, Any]], Alertmanager]) -> None:
+    """Who was woken finds them beside the page; a cause of what stands behind it is sent, as it may be the reason."""
+    alertmanager = start(_document(receivers=_webhooks(inbox), timings=QUICK))
+    alertmanager.post(_page(AVAILABILITY), *map(_cause, (*redemption.causes, *rds.causes)))
+    assert _tickets_until_the_last(alertmanager, inbox) == {cause.alert_name for cause in rds.causes}
+
+    alertmanager.post(_page(AVAILABILITY, ended=True))
+    own = {cause.alert_name for cause in redemption.causes}
+    inbox.wait("/ticket", lambda bodies: own <= set().union(*map(_names, bodies)))
 
 
 @pytest.mark.e2e

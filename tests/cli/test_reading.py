@@ -36,7 +36,7 @@ def test_check_of_sound_definitions_says_yes() -> None:
     """Ours are sound: exit code 0 and one line."""
     result = slo("check", settings=OURS)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "8 SLOs, 0 problems, 0 warnings\n"
+    assert re.fullmatch(r"\d+ SLOs, 0 problems, 0 warnings\n", result.stdout)
     assert json_of("check", settings=OURS) == {"findings": []}
 
 
@@ -80,10 +80,13 @@ def test_list_shows_every_promise_in_a_line() -> None:
     """Name, objective, period, budget, who is told, owner."""
     result = slo("list", settings=OURS)
     assert (result.exit_code, result.stderr) == (0, "")
-    header, *lines = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
+    promises, causes = result.stdout.split("\n\n")
+    header, *lines = [re.split(r"  +", line.strip()) for line in promises.splitlines()]
     assert header == ["SLO", "objective", "period", "budget", "alerts", "owner"]
-    assert lines[0] == ["redemption/availability", "99.99 %", "30 days", "4.32 min", "page, ticket", "loyalty-sre"]
-    assert len(lines) == 8
+    assert ["redemption/availability", "99.99 %", "30 days", "4.32 min", "page, ticket", "loyalty-sre"] in lines
+    header, *lines = [re.split(r"  +", line.strip()) for line in causes.splitlines()]
+    assert header == ["cause", "signal", "when", "for", "owner"]
+    assert ["rds/storage-low", "saturation", "rds_storage_free_ratio < 0.1", "5m", "loyalty-sre"] in lines
 
 
 def test_list_cuts_nothing_off_in_a_pipe(project: Path) -> None:
@@ -113,6 +116,7 @@ def test_explain_says_the_budget_and_who_is_told_when() -> None:
     assert text.startswith("redemption/availability  A guest who spends or looks up points gets an answer;")
     assert "Promise   99.99 % of events are good over 30 days; owner loyalty-sre\n" in text
     assert 'bad: redemption_requests_total{outcome=~"error|shed|timeout"}; all: redemption_requests_total\n' in text
+    assert "Why so    99.99 % is 4 minutes of outage a month:" in text
     assert "Budget    4 min 19 s of full outage at even traffic\n" in text
     assert "6,998 bad events at the expected 27 events/s\n" in text
     assert "RedemptionAvailabilityPage  page: wakes somebody up\n" in text
@@ -177,11 +181,23 @@ def test_explain_of_an_unknown_name_lists_the_known() -> None:
     """Exit code 2 and one line."""
     result = slo("explain", "redemption/speed", settings=OURS)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == (
-        "error: SLO redemption/speed: is not defined; there are: redemption/availability, "
-        "redemption/capture-and-refund, redemption/integrity, redemption/latency-fast, redemption/latency-slow, "
-        "redemption/sealing, redemption/settlement, redemption/verification\n"
-    )
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: SLO redemption/speed: is not defined; there are: ")
+    assert "redemption/sealing, redemption/settlement, redemption/verification" in line
+
+
+def test_explain_of_a_cause_says_when_and_why() -> None:
+    """By its path, its id or its alert, as a ticket shows that; a machine gets the same facts as from `list`."""
+    result = slo("explain", "rds/storage-low", settings=OURS)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("rds/storage-low  The database's disk is nearly full.\n")
+    assert "          rds_storage_free_ratio < 0.1\n" in result.stdout
+    assert "Why so    AWS recommends 10 %" in result.stdout
+    assert "RdsStorageLow  ticket: waits for working hours; muted while rds pages\n" in result.stdout
+    for name in ("rds-storage-low", "RdsStorageLow"):
+        assert slo("explain", name, settings=OURS).stdout == result.stdout
+    explained = json_of("explain", "rds/storage-low", settings=OURS)
+    assert explained in json_of("list", settings=OURS)["causes"]
 
 
 def test_explain_for_machines_is_one_entry_of_the_list(project: Path) -> None:

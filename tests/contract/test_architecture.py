@@ -56,9 +56,11 @@ def test_slo_works_where_nothing_is_installed() -> None:
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from slo import artefacts, catalogue, check, compile_slo, settings
-compiled = [compile_slo(slo) for slo in settings.definitions(settings.load(Path({str(ROOT / "pyproject.toml")!r})))]
-assert not check.check(compiled)
+from slo import artefacts, catalogue, catalogue_page, check, compile_slo, settings
+defined = settings.everything(settings.load(Path({str(ROOT / "pyproject.toml")!r})))
+compiled = [compile_slo(slo) for slo in defined.slos]
+assert not check.check(compiled, defined)
+assert len(catalogue_page.render(compiled, defined)) == 1
 assert len(catalogue.render(compiled)) == 1
 assert all(one.recordings and one.coarse_recordings and one.alerts for one in compiled)
 print(len(compiled))

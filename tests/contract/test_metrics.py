@@ -21,12 +21,17 @@ from service.settings import Settings
 from service.worker import create_worker
 from slo import CompiledSlo, Histogram, Metric, Selection, compile_slo
 from slo import conventions as names
+from slo.causes import Cause, Component
 from slo.metrics import REDEMPTION_METRICS, REDEMPTION_WORKER_METRICS
-from slo.settings import definitions, load
+from slo.settings import everything, load
 from tests.contract.places import ROOT
 
-DEFINED = tuple(compile_slo(slo) for slo in definitions(load(ROOT / "pyproject.toml")))
-BY_SLO = pytest.mark.parametrize("compiled", DEFINED, ids=[compiled.slo.id for compiled in DEFINED])
+DEFINED = everything(load(ROOT / "pyproject.toml"))
+# What the service and its worker expose is asked of them; what others expose is held against the catalogue.
+OF_SERVICE = tuple(compile_slo(slo) for slo in DEFINED.slos if slo.component is Component.SERVICE)
+OF_OTHERS = tuple(compile_slo(slo) for slo in DEFINED.slos if slo.component is not Component.SERVICE)
+BY_SLO = pytest.mark.parametrize("compiled", OF_SERVICE, ids=lambda compiled: compiled.slo.id)
+CATALOGUE = {metric.name: metric for source in DEFINED.sources for metric in source.metrics}
 PARSERS = {"text/plain": text_families, "application/openmetrics-text; version=1.0.0": openmetrics_families}
 
 
@@ -90,14 +95,19 @@ def series(exposed: Mapping[str, Series]) -> Series:
 
 def raw_selectors(compiled: CompiledSlo) -> list[promql_parser.VectorSelector]:
     """The selectors of an SLO's rules that read what services expose."""
+    exprs = (*(rule.expr for rule in compiled.recordings), *(alert.expr for alert in compiled.alerts))
+    return [found for expr in exprs for found in selectors_in(expr) if not (found.name or "").startswith("slo:")]
+
+
+def selectors_in(expr: str) -> list[promql_parser.VectorSelector]:
+    """Every selector of a query."""
     found: list[promql_parser.VectorSelector] = []
 
     def visit(node: promql_parser.Expr) -> None:
-        if isinstance(node, promql_parser.VectorSelector) and not (node.name or "").startswith("slo:"):
+        if isinstance(node, promql_parser.VectorSelector):
             found.append(node)
 
-    for expr in (*(rule.expr for rule in compiled.recordings), *(alert.expr for alert in compiled.alerts)):
-        promql_parser.walk(promql_parser.parse(expr), visit)
+    promql_parser.walk(promql_parser.parse(expr), visit)
     return found
 
 
@@ -179,3 +189,43 @@ def test_no_metric_belongs_to_two_processes() -> None:
     assert {metric.name for metric in REDEMPTION_METRICS}.isdisjoint(
         metric.name for metric in REDEMPTION_WORKER_METRICS
     )
+
+
+# --- the dependencies, by their catalogue ---------------------------------------------------------------------------
+
+
+def declared_series(metric: Metric) -> Series:
+    """A series for each combination of the closed labels, with some value of each open one."""
+    opened = dict.fromkeys(metric.open_labels, "some")
+    return [(metric.name, {**labels, **opened}) for labels in metric.label_sets()]
+
+
+@pytest.mark.parametrize("compiled", OF_OTHERS, ids=lambda compiled: compiled.slo.id)
+def test_what_an_slo_of_a_dependency_reads_is_declared(compiled: CompiledSlo) -> None:
+    """Each raw selector of its rules is of a metric that a Source has, and selects some of its series."""
+    selectors = raw_selectors(compiled)
+    assert selectors
+    for selector in selectors:
+        assert any(matches(selector, name, labels) for name, labels in declared_series(CATALOGUE[selector.name or ""]))
+
+
+@pytest.mark.parametrize("cause", DEFINED.causes, ids=lambda cause: cause.id)
+def test_what_a_cause_reads_is_declared(cause: Cause) -> None:
+    """Its query parses, reads exactly the metrics that it says, and asks by labels that they have."""
+    read = selectors_in(cause.condition.promql)
+    assert {selector.name for selector in read} == {metric.name for metric in cause.condition.metrics}
+    for selector in read:
+        metric = CATALOGUE[selector.name or ""]
+        for matcher in selector.matchers.matchers:
+            assert matcher.name in {*metric.labels, *metric.open_labels}
+            for value in matcher.value.split("|") if matcher.name in metric.labels else ():
+                assert value in metric.labels[matcher.name]
+
+
+@pytest.mark.parametrize("cause", DEFINED.causes, ids=lambda cause: cause.id)
+def test_a_cause_groups_by_labels_that_exist(cause: Cause) -> None:
+    """A misspelled label in `by` or `on` is no error for Prometheus: it would just join everything."""
+    metrics = cause.condition.metrics
+    known = {label for metric in metrics for label in (*metric.labels, *metric.open_labels)}
+    for grouped in re.findall(r"\b(?:by|on|without|group_left) ?\(([^)]*)\)", cause.condition.promql):
+        assert {label.strip() for label in grouped.split(",")} <= known

@@ -75,6 +75,8 @@ def test_the_facts_of_an_slo_are_these() -> None:
         "budget": {"ratio": "0.001", "minutes": "43.2", "events": "5184"},
         "labels": {"cluster": "eu", "tier": "1"},
         "links": {"Wiki": "https://wiki.example.com"},
+        "component": None,
+        "signals": [],
     }
 
 
@@ -155,4 +157,4 @@ def test_every_slo_is_json_that_reads_back(slo: Slo) -> None:
 
 def test_no_promise_is_a_file_all_the_same() -> None:
     """An empty list, not a missing file."""
-    assert json.loads(render([])[0].text) == {"slos": []}
+    assert json.loads(render([])[0].text) == {"slos": [], "causes": []}

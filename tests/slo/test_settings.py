@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slo import SloError
-from slo.settings import Links, definitions, find, load
+from slo.settings import Links, definitions, everything, find, load
 from tests.contract.places import ROOT
 from tests.slo.project import SETTINGS, SHOP, make_project
 
@@ -88,7 +88,7 @@ def test_all_faults_of_settings_are_told_at_once(tmp_path: Path) -> None:
         logs = "ftp://logs.example.com"
     """
     assert problems_of(tmp_path, text) == (
-        "unknown key 'definition' in [tool.slo]; known are definitions, links, output",
+        "unknown key 'definition' in [tool.slo]; known are cloudwatch, definitions, links, output",
         "definitions must be a list of packages or folders, ['slo.definitions'] say",
         "output must be a folder of its own below the settings file, 'generated' say, not '../generated'",
         "unknown key 'runbook' in [tool.slo.links]; known are grafana, runbooks, traces, logs",
@@ -166,7 +166,9 @@ def test_packages_and_folders_may_be_mixed(tmp_path: Path) -> None:
 
 def test_our_own_settings_lead_to_our_definitions() -> None:
     """What this repository's pyproject.toml says is what `slo generate` reads."""
-    assert [slo.id_path for slo in definitions(load(ROOT / "pyproject.toml"))] == [
+    ours = [slo.id_path for slo in definitions(load(ROOT / "pyproject.toml"))]
+    assert {one.partition("/")[0] for one in ours} == {"edge", "eks", "queue", "rds", "redemption", "redis"}
+    assert [one for one in ours if one.startswith("redemption/")] == [
         "redemption/availability",
         "redemption/capture-and-refund",
         "redemption/integrity",
@@ -176,6 +178,38 @@ def test_our_own_settings_lead_to_our_definitions() -> None:
         "redemption/settlement",
         "redemption/verification",
     ]
+
+
+def test_causes_sources_and_what_is_uncovered_are_found_as_well(tmp_path: Path) -> None:
+    """Alone or in a collection; a module with a cause and no promise is no empty one."""
+    text = """
+from datetime import timedelta
+from decimal import Decimal
+from slo import Gauge
+from slo.causes import Cause, Component, Signal, Source, Threshold, Uncovered
+
+FREE = Gauge("disk_free_ratio", "Free part of the disk.")
+sources = [Source(component=Component.RDS, process="exporter", metrics=(FREE,))]
+nothing = Uncovered(component=Component.RDS, signal=Signal.TRAFFIC, reason="The shop counts it.")
+causes = (
+    Cause(
+        component=Component.RDS,
+        signal=Signal.SATURATION,
+        name="disk",
+        summary="The disk is full.",
+        condition=Threshold(gauge=FREE.where(), below=Decimal("0.1")),
+        hold=timedelta(minutes=5),
+        reason="AWS says so.",
+        owner="data",
+        diagnosis=("df -h",),
+        mitigation="Grow it.",
+    ),
+)
+"""
+    defined = everything(load(make_project(tmp_path, files={"promises/disk.py": text})))
+    assert (defined.slos, [cause.id_path for cause in defined.causes]) == ((), ["rds/disk"])
+    assert [one.reason for one in defined.uncovered] == ["The shop counts it."]
+    assert [source.process for source in defined.sources] == ["exporter"]
 
 
 def test_an_slo_with_two_names_is_one_slo(tmp_path: Path) -> None:
