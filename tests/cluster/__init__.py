@@ -1,0 +1,1 @@
+"""What a real Kubernetes does, and what of it metrics show."""
