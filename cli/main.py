@@ -26,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.cloudwatch import apply_group, drift_group
+from cli.simulate import command as simulate_command
 from slo import catalogue
 from slo import conventions as names
 from slo import settings as slo_settings
@@ -287,21 +288,36 @@ def explain(workspace: Workspace, name: str, *, as_json: bool) -> None:
 
 @main.command()
 @click.option("--against", default="HEAD", show_default=True, help="A git revision, or a slos.json file.")
+@click.option(
+    "--traffic",
+    "traffics",
+    multiple=True,
+    metavar="[SLO=]FILE",
+    help="Traffic to play both definitions on (as in `slo simulate`): who would have been told, before and after.",
+)
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @click.option("--exit-code", is_flag=True, help="Exit 1 when something changes.")
 @as_json
 @click.pass_obj
 @reporting_errors
-def diff(workspace: Workspace, *, against: str, exit_code: bool, as_json: bool) -> None:
+def diff(  # noqa: PLR0913 - one an option
+    workspace: Workspace, *, against: str, traffics: tuple[str, ...], as_markdown: bool, exit_code: bool, as_json: bool
+) -> None:
     """Say in words what the definitions as they are now change in budgets and alerts."""
-    from cli.diff import changes, read_facts
+    from cli.diff import changes, markdown, read_facts, replay_changes, replay_facts, replays
 
-    before = read_facts(against, workspace.settings)
-    found = changes(before, [catalogue.facts_of(one) for one in workspace.compiled])
+    before, after = read_facts(against, workspace.settings), [catalogue.facts_of(one) for one in workspace.compiled]
+    found, replayed = changes(before, after), replays(before, after, traffics)
     if as_json:
-        click.echo(json.dumps({"changes": [asdict(change) for change in found]}, indent=2, ensure_ascii=False))
+        facts = {"changes": [asdict(change) for change in found]}
+        if traffics:
+            facts["replays"] = [replay_facts(one) for one in replayed]
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    elif as_markdown:
+        click.echo(markdown(found, replayed), nl=False)
     else:
         console = output()
-        for change in found:
+        for change in (*found, *(one for replay in replayed for one in replay_changes(replay))):
             console.print(f"[bold]{escape(change.slo)}[/] {escape(change.text)}")
         if not found:
             console.print("no change in promises, budgets or alerts")
@@ -342,5 +358,6 @@ def import_sloth(workspace: Workspace, file: Path, folder: Path | None, *, as_py
         errors().print(f"[yellow]note:[/] {escape(note)}")
 
 
+main.add_command(simulate_command)
 main.add_command(apply_group)
 main.add_command(drift_group)
