@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.options import HELP
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -24,12 +26,12 @@ _VERBS = {"missing": "create", "changed": "change", "extra": "delete", "foreign"
 _CREDENTIALS = "Credentials are found as the AWS CLI finds them: AWS_PROFILE, AWS_ACCESS_KEY_ID, SSO, a role."
 
 
-@click.group("apply")
+@click.group("apply", context_settings=HELP)
 def apply_group() -> None:
     """Make what runs elsewhere as it is generated."""
 
 
-@click.group("drift")
+@click.group("drift", context_settings=HELP)
 def drift_group() -> None:
     """Compare what runs elsewhere with what is generated."""
 

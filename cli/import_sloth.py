@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from alerts import alertmanager, prometheus, runbooks
+from alerts import alertmanager, notifications, prometheus, runbooks
 from alerts.sloth_import import read, to_python
 from slo.artefacts import Artefact
 from slo.check import Level, check
@@ -33,5 +33,6 @@ def rules(file: Path, settings: Settings) -> tuple[list[Artefact], Sequence[str]
     return [
         *prometheus.render(compiled, settings.links),
         *alertmanager.render(compiled),
+        *notifications.render(compiled, settings.links),
         *runbooks.render(compiled, settings.links),
     ], imported.notes

@@ -5,6 +5,7 @@ Exit codes, the same for every command:
 - 0: done, or the answer is yes
 - 1: the answer is no: files are stale, a check found problems, `diff --exit-code` found changes
 - 2: wrong usage, settings or definitions; one line an error on standard error, and nothing was written
+- 3: unknown: Prometheus gives no answer, or has no data
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.cloudwatch import apply_group, drift_group
+from cli.options import HELP
+from cli.review import gate, review
 from cli.simulate import command as simulate_command
 from slo import catalogue
 from slo import conventions as names
@@ -120,7 +123,7 @@ def reporting_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     epilog="Exit codes: 0 done or yes; 1 no (stale, problems, changes); 2 wrong usage, settings or definitions.",
 )
 @click.option(
@@ -358,6 +361,8 @@ def import_sloth(workspace: Workspace, file: Path, folder: Path | None, *, as_py
         errors().print(f"[yellow]note:[/] {escape(note)}")
 
 
+main.add_command(review)
+main.add_command(gate)
 main.add_command(simulate_command)
 main.add_command(apply_group)
 main.add_command(drift_group)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.options import HELP
 from slo import conventions as names
 from slo.catalogue import facts_of
 from slo.compile import CompiledSlo
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from cli.main import Workspace
 
 
-@click.command("simulate")
+@click.command("simulate", context_settings=HELP)
 @click.option("--slo", "name", required=True, help="The SLO, service/slo.")
 @click.option(
     "--traffic",
