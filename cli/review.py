@@ -124,7 +124,12 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 )
 @_shared
 @click.option(
-    "--format", "form", type=click.Choice(["table", "markdown", "json", "html"]), default="table", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "json", "html"]),
+    default="table",
+    show_default=True,
+    help="How it is told; html is one page that needs nothing else.",
 )
 @click.option("-o", "--output", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
 @click.pass_obj
