@@ -1,0 +1,1 @@
+"""What does a scrape of the exporters cost, and a cycle?"""
