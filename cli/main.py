@@ -27,6 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.cloudwatch import apply_group, drift_group
+from cli.console import console as console_command
 from cli.options import HELP
 from cli.review import gate, review
 from cli.simulate import command as simulate_command
@@ -363,6 +364,7 @@ def import_sloth(workspace: Workspace, file: Path, folder: Path | None, *, as_py
 
 main.add_command(review)
 main.add_command(gate)
+main.add_command(console_command)
 main.add_command(simulate_command)
 main.add_command(apply_group)
 main.add_command(drift_group)

@@ -49,11 +49,16 @@ from drills.harness import (
     webhook_receiver,
     worker,
 )
+from review.connection import Connection
+from review.console.live import Source
+from review.console.server import serving as console
+from review.console.site import Site
 from service.embedded_postgres import EmbeddedPostgresError
 from slo import artefacts
 from slo import conventions as names
 from slo.compile import CompiledSlo, compile_slo
 from slo.definitions import redemption
+from slo.matrix import Definitions
 from slo.model import Events, Latency, Severity
 from slo.settings import Links
 from slo.windows import policy
@@ -156,9 +161,11 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
                 data=past,
             )
         )
-        links.show(prometheus_url=metrics.url, log=shop.process.log)
+        links.show(prometheus_url=metrics.url, log=shop.process.log, alertmanager_url=pager.url)
         period = compiled[0].policy.period
         tell(f"Prometheus runs at {metrics.url}, with {names.duration(period)} of good traffic behind it.")
+        watched = start(console(Site(compiled, Source(Connection(url=metrics.url), pager.url))))
+        tell(f"The console is at {watched}: budgets, burn rates and alerts as they are now.")
 
         remaining = compiled[0].named(names.ERROR_BUDGET_REMAINING)
         wait_until("the rules know the budget", lambda: bool(metrics.query(remaining)), _RULES_SECONDS_MAX)
@@ -191,6 +198,7 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
                 "prometheus": metrics.url,
                 "people": people.url,
                 "pages": links.url,
+                "console": watched,
             },
         )
         tell("Stopping everything ...")
@@ -210,7 +218,7 @@ def _write(
         *alerts.prometheus.render(compiled, links),
         *alerts.alertmanager.render(compiled, receivers),
         *alerts.runbooks.render(compiled, links),
-        *dashboards.render.render(compiled, links),
+        *dashboards.render.render(compiled, links, Definitions(slos=PROMISES, sources=redemption.sources)),
     ]
     artefacts.write(folder, generated)
     rules = sorted((folder / "prometheus/rules").glob("*.yaml"))
@@ -300,7 +308,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(cost_text(shown))
             if keep:
                 kept = True
-                tell(f"Everything keeps running, boards and runbooks are at {shown.pages.url}; Ctrl-C stops it.")
+                places = f"the console is at {shown.addresses['console']}, boards and runbooks at {shown.pages.url}"
+                tell(f"Everything keeps running; {places}. Ctrl-C stops it.")
                 while True:
                     time.sleep(1)
     except TerminatedError:

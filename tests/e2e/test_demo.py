@@ -59,7 +59,10 @@ def test_a_cut_database_path_pages_once_and_every_link_opens(capsys: pytest.Capt
     """
     lines: list[str] = []
     seen: list[Notification] = []
-    with demo.demonstration(lines.append, seen.append) as shown, httpx.Client(trust_env=False) as http:
+    with (
+        demo.demonstration(lines.append, seen.append) as shown,
+        httpx.Client(trust_env=False, follow_redirects=True) as http,
+    ):
         heard = shown.people.notifications
         assert firing(heard, "/page") == ["RedemptionAvailabilityPage"]
         assert firing(heard, "/ticket") == []
@@ -70,7 +73,7 @@ def test_a_cut_database_path_pages_once_and_every_link_opens(capsys: pytest.Capt
         [alert] = shown.page.firing()
         assert alert["labels"]["severity"] == "page"
         links = {name: url for name, url in alert["annotations"].items() if name.endswith("_url")}
-        assert set(links) == {"runbook_url", "dashboard_url"}
+        assert set(links) == {"runbook_url", "dashboard_url", "traces_url", "logs_url"}
         opened = {name: http.get(url) for name, url in links.items()}
         assert {name: answer.status_code for name, answer in opened.items()} == dict.fromkeys(links, 200)
         generated = generated_paths()
@@ -85,6 +88,15 @@ def test_a_cut_database_path_pages_once_and_every_link_opens(capsys: pytest.Capt
         board = opened["dashboard_url"].text
         assert "slo = availability" in board
         assert "<td>" in board  # live values
+
+        console = http.get(shown.addresses["console"])
+        assert console.status_code == 200
+        rows = re.findall(r'<tr><th scope="row"><a [^>]*href="([^"]+)">([^<]+)</a></th><td>(.*?)</td>', console.text)
+        assert {name for _, name, _ in rows} == {slo.id_path for slo in demo.PROMISES}
+        assert not [name for _, name, state in rows if "no data" in state]
+        details = {name: http.get(urljoin(shown.addresses["console"], href)) for href, name, _ in rows}
+        assert {name: answer.status_code for name, answer in details.items()} == dict.fromkeys(details, 200)
+        assert "<title id=" in details[demo.BROKEN.id_path].text  # charts
 
         # The recorded budget against the guests' own count: 20 requests a second for 12 hours allow 86.4 failures.
         failed = shown.after.bad_events - shown.before.bad_events

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.flash_sale import incidents, recording
 from benchmarks.flash_sale import __main__ as flash_sale
+from benchmarks.flash_sale import incidents, recording
 from benchmarks.flash_sale.count import SLOS
 from benchmarks.flash_sale.events import Plan
 from benchmarks.flash_sale.incidents import Kind
@@ -75,13 +75,14 @@ class Reviewed:
         return [one for one in self.truth.incidents if slo in {some.id for some in SPOILS.get(Kind(one.kind), ())}]
 
     def felt(self, one: SloReview) -> list[IncidentTruth]:
-        """Those of them that matter, and of which there is a bad event in each window, on average."""
+        """Those of the period that matter, and of which there is a bad event in each window, on average."""
         assert one.budget is not None
-        slo = one.compiled.slo.id
+        slo, begin = one.compiled.slo.id, one.budget.period.begin
         return [
             incident
             for incident in self.broken_by(slo)
-            if incident.costs[slo].bad >= INCIDENT_SHARE_MIN * one.budget.budget_events
+            if incident.begin >= begin
+            and incident.costs[slo].bad >= INCIDENT_SHARE_MIN * one.budget.budget_events
             and incident.costs[slo].bad * WINDOW_SECONDS >= incident.end - incident.begin
         ]
 
@@ -106,14 +107,14 @@ def plan_of(days: int, pods: int) -> Plan:
     params=["two days", pytest.param("the month", marks=pytest.mark.slow)],
 )
 def sale(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reviewed]:
-    """Two days with all that happens in the month, of which one and a half are reviewed; or the month itself."""
+    """Two days with all that happens in the month, all but their first hours reviewed; or the month itself."""
     folder = tmp_path_factory.mktemp("sale") / "data"
     if request.param == "the month":
         yield reviewed(folder, plan_of(incidents.MONTH_DAYS, 10), SLOS, END, 30 * DAY)
     else:
         some = (redemption.availability, redemption.latency_slow, redemption.settlement)
         # The last ten minutes are not recorded yet, and the first hours have nothing before them.
-        yield reviewed(folder, plan_of(2, 2), some, END - 2 * WINDOW_SECONDS, 1.5 * DAY)
+        yield reviewed(folder, plan_of(2, 2), some, END - 2 * WINDOW_SECONDS, 1.75 * DAY)
 
 
 def test_the_budget_of_every_slo_is_the_truth(sale: Reviewed) -> None:
@@ -153,13 +154,14 @@ def test_nothing_is_told_as_an_incident_that_was_none(sale: Reviewed) -> None:
 
 
 def test_what_an_incident_cost_is_what_was_counted(sale: Reviewed) -> None:
-    """Within a twentieth; of an outage of four minutes, half a scrape interval at each end is extrapolated."""
+    """Within 3 %; of what fits into one window, whose rate extrapolates by one of its ten scrape intervals, a tenth."""
     for one in sale.review.slos:
         slo = one.compiled.slo.id
         for incident in sale.felt(one):
             truth = sale.bad_span(slo, incident)
             (same,) = [told for told in one.incidents if told.span.overlap_seconds(truth)]
-            assert same.bad_events == pytest.approx(incident.costs[slo].bad, rel=0.05), (slo, incident.name)
+            off_max = 0.1 if truth.seconds <= WINDOW_SECONDS else 0.03
+            assert same.bad_events == pytest.approx(incident.costs[slo].bad, rel=off_max), (slo, incident.name)
 
 
 def test_every_moment_is_known(sale: Reviewed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -84,3 +85,15 @@ def test_an_adjustment_shows_in_the_reason() -> None:
     decision = decide({promise().slo.id: measured}, [promise()], Change.FEATURE, END)
     assert decision.answer is Answer.GO
     assert "(without adjustments -170.0 %)" in decision.verdicts[0].reason
+
+
+@pytest.mark.parametrize(
+    ("known", "said"), [(2, "100.0 % of the budget is left (known of 50.0 % of the period)."), (4, "is left.")]
+)
+def test_a_go_says_of_how_much_of_the_period_it_knows(known: int, said: str) -> None:
+    """A promise may be new, or a store forgotten; all of the period is not worth a word."""
+    missing = [math.nan] * (4 - known)
+    measured = budget(promise(), windows([*missing, *[1_000.0] * known], [*missing, *[0.0] * known]))
+    decision = decide({promise().slo.id: measured}, [promise()], Change.FEATURE, END)
+    assert decision.answer is Answer.GO
+    assert decision.verdicts[0].reason.endswith(said)

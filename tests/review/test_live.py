@@ -18,13 +18,16 @@ from review import facts, html, report
 from review.adjustments import read
 from review.connection import Connection
 from review.errors import ReviewError
+from review.gate import Answer, decide
 from review.model import Review, SloReview, Span
 from review.prometheus import Prometheus as Client
 from review.prometheus import Sample
 from review.reading import Reader
+from review.review import budgets_of
 from review.review import review as make
 from slo import CompiledSlo, Slo, compile_slo
 from slo.metrics import REDEEM_ROUTE
+from slo.policy import Change
 from tests.review import history as past
 from tests.review.checks import problems_of_page
 from tests.review.history import AVAILABILITY, DAY, END, LEDGER, SILENT, STEP, History
@@ -153,7 +156,7 @@ def test_the_number_of_questions_does_not_hang_on_the_number_of_slos(watched: Wa
     for some in (ALL[2:], (ALL[2], compile_slo(replace(SILENT, name="another")))):
         with Client(Connection(url=watched.server.url)) as client:
             counts.append(make(some, Reader(client), AT).queries)
-    details = 3 + 2  # three incidents, two pages that told of one
+    details = 3 + 2 + 2  # three incidents, two pages that told of one, and the hour without data of both rates
     assert counts == [watched.review.queries - details] * 2
 
 
@@ -190,8 +193,8 @@ def test_progress_is_told(watched: Watched) -> None:
     assert all(parts[-1][0] == parts[-1][1] for parts in told.values())
 
 
-def test_what_a_review_can_do_without_is_noted(watched: Watched) -> None:
-    """A server that answers no instant question: budgets and incidents are told, and what is not known."""
+def test_what_a_review_can_do_without_makes_it_partial(watched: Watched) -> None:
+    """A server that answers no instant question: budgets and incidents are told, and what is not known. It is no go."""
 
     class Lame(Client):
         def instant(self, expr: str, at: float) -> list[Sample]:
@@ -199,10 +202,14 @@ def test_what_a_review_can_do_without_is_noted(watched: Watched) -> None:
 
     with Lame(Connection(url=watched.server.url)) as client:
         made = make(ALL[:1], Reader(client), AT)
+        gate_reader = Reader(client)
+        budgets = budgets_of(ALL[:1], gate_reader, AT)
+    assert decide(budgets, ALL[:1], Change.FEATURE, AT, warnings=gate_reader.warnings).answer is Answer.UNKNOWN
     (one,) = made.slos
     assert len(one.incidents) == 2
     assert one.last_period is None
-    assert len(made.notes) == 5
+    assert len(made.warnings) == 5
+    assert made.partial
     assert "not known is the period before" in report.table_text(made)
 
 

@@ -81,6 +81,15 @@ def test_a_question_goes_to_the_path_below_the_prefix() -> None:
     assert answers.headers[0]["x-scope-orgid"] == "loyalty"
 
 
+def test_a_server_is_told_how_long_it_may_take() -> None:
+    """As a duration of Prometheus, which knows no fractions: half a second is 500 ms."""
+    for seconds, text in ((0.5, "500ms"), (60.0, "1m"), (90.0, "1m30s")):
+        answers = Answers((200, vector(1)))
+        with asked(answers, timeout_seconds=seconds) as client:
+            client.instant("up", 7)
+        assert answers.asked[0]["timeout"] == text
+
+
 def test_warnings_make_an_answer_partial() -> None:
     """Each once; remarks on the query are none."""
     answers = Answers((200, vector(1, warnings=["store 2: unavailable", "PromQL warning: x", "store 2: unavailable"])))
