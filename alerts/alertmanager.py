@@ -37,7 +37,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from alerts import yaml
+from alerts import notifications, yaml
 from slo import conventions as names
 from slo.artefacts import Artefact
 from slo.compile import CompiledSlo
@@ -58,17 +58,6 @@ Secrets are read from files; none is in here."""
 
 # --- who is told ----------------------------------------------------------------------------------------------------
 
-# One notification may speak of several alerts, so the texts go through all of them.
-_TITLE = "{{ .Status | toUpper }}: {{ .GroupLabels.service }}"
-_TEXT = (
-    "{{ range .Alerts }}*{{ .Status | toUpper }}* {{ .Annotations.summary }}\n"
-    "{{ .Annotations.description }}\n"
-    "<{{ .Annotations.runbook_url }}|Runbook> · <{{ .Annotations.dashboard_url }}|Dashboard>\n"
-    "{{ end }}"
-)
-# A pager shows few links, so those of the first alert.
-_FIRST_ALERT = "{{ (index .Alerts 0).Annotations.%s }}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagerDuty:
@@ -88,9 +77,14 @@ class PagerDuty:
                     "routing_key_file": self.routing_key_file,
                     "send_resolved": send_resolved,
                     "severity": "critical",
+                    "description": _template("slo.pagerduty.description"),
+                    "details": {
+                        "firing": _template("slo.pagerduty.firing"),
+                        "resolved": _template("slo.pagerduty.resolved"),
+                    },
+                    # A pager shows few links, so those of the first alert.
                     "links": [
-                        {"href": _FIRST_ALERT % "runbook_url", "text": "Runbook"},
-                        {"href": _FIRST_ALERT % "dashboard_url", "text": "Dashboard"},
+                        {"href": notifications.url(link), "text": title} for link, title in notifications.LINKS.items()
                     ],
                 }
             ]
@@ -112,10 +106,46 @@ class Slack:
         slack = {
             "api_url_file": self.api_url_file,
             "send_resolved": send_resolved,
-            "title": _TITLE,
-            "text": _TEXT,
+            "color": _template("slo.slack.color"),
+            "title": _template("slo.title"),
+            "title_link": notifications.url("dashboard"),
+            "text": _template("slo.slack.text"),
         }
         return {"slack_configs": [slack]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Email:
+    """E-mail over a server that takes it by TLS and a password.
+
+    Attributes:
+        to: Whom.
+        sender: From whom.
+        smarthost: The server and its port, `smtp.example.com:587` say.
+        username: Who we are at the server.
+        password_file: The file with the password.
+    """
+
+    to: str
+    sender: str
+    smarthost: str
+    username: str
+    password_file: str
+
+    def config(self, *, send_resolved: bool) -> dict[str, Any]:
+        """The receiver as Alertmanager reads it."""
+        email = {
+            "to": self.to,
+            "from": self.sender,
+            "smarthost": self.smarthost,
+            "auth_username": self.username,
+            "auth_password_file": self.password_file,
+            "send_resolved": send_resolved,
+            "headers": {"Subject": _template("slo.email.subject")},
+            "text": _template("slo.email.text"),
+            "html": _template("slo.email.html"),
+        }
+        return {"email_configs": [email]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +173,11 @@ class Webhook:
         return {"webhook_configs": [{**where, "send_resolved": send_resolved}]}
 
 
-Receiver: TypeAlias = PagerDuty | Slack | Webhook
+def _template(name: str) -> str:
+    return f'{{{{ template "{name}" . }}}}'
+
+
+Receiver: TypeAlias = PagerDuty | Slack | Email | Webhook
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,12 +186,22 @@ class Receivers:
 
     Attributes:
         page: Wakes somebody.
-        ticket: Waits for working hours; also gets what no route knows.
+        ticket: Waits for working hours; also gets what no route knows. Several are all told.
         watchdog: A dead man's switch outside this platform, which raises the alarm when the heartbeat stops.
     """
 
     page: Receiver = PagerDuty(routing_key_file="/etc/alertmanager/secrets/pagerduty-routing-key")
-    ticket: Receiver = Slack(api_url_file="/etc/alertmanager/secrets/slack-api-url")
+    ticket: Receiver | tuple[Receiver, ...] = (
+        Slack(api_url_file="/etc/alertmanager/secrets/slack-api-url"),
+        # The addresses are examples: put in your own.
+        Email(
+            to="loyalty-sre@example.com",
+            sender="alertmanager@example.com",
+            smarthost="smtp.example.com:587",
+            username="alertmanager",
+            password_file="/etc/alertmanager/secrets/smtp-password",  # noqa: S106 - where it is, not what it is
+        ),
+    )
     watchdog: Receiver = Webhook(url_file="/etc/alertmanager/secrets/watchdog-url")
 
 
@@ -225,6 +269,7 @@ def render(
 def _document(receivers: Receivers, timings: Timings) -> dict[str, Any]:
     page, ticket = str(Severity.PAGE), str(Severity.TICKET)
     return {
+        "templates": [notifications.GLOB],
         "route": {
             # The default: what no route below takes is read in working hours.
             "receiver": ticket,
@@ -250,11 +295,19 @@ def _document(receivers: Receivers, timings: Timings) -> dict[str, Any]:
         ],
         "receivers": [
             {"name": page, **receivers.page.config(send_resolved=True)},
-            {"name": ticket, **receivers.ticket.config(send_resolved=True)},
+            {"name": ticket, **_told(receivers.ticket)},
             # A heartbeat that ends is noticed by its silence; a message would be one more heartbeat.
             {"name": names.WATCHDOG_SEVERITY, **receivers.watchdog.config(send_resolved=False)},
         ],
     }
+
+
+def _told(receivers: Receiver | tuple[Receiver, ...]) -> dict[str, Any]:
+    """What several receivers are together; each of a kind of its own."""
+    configs: dict[str, Any] = {}
+    for receiver in receivers if isinstance(receivers, tuple) else (receivers,):
+        configs |= receiver.config(send_resolved=True)
+    return configs
 
 
 def _route(severity: str, timing: Timing) -> dict[str, Any]:

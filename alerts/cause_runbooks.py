@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from alerts.markdown import Query, command, commands
 from slo import conventions as names
+from slo import promql
 from slo.causes import Cause
 from slo.matrix import Definitions, cells
+from slo.windows import HOUR
+
+_SILENCE = 4 * HOUR  # within working hours; what still holds then is told again
 
 
-def page(cause: Cause, defined: Definitions) -> Iterator[str]:
-    """The paragraphs of a cause's runbook, without its heading."""
+def page(cause: Cause, defined: Definitions, leads: str) -> Iterator[str]:
+    """The paragraphs of a cause's runbook, without its heading.
+
+    Args:
+        cause: Of what.
+        defined: The promises that it may hurt.
+        leads: Its links.
+    """
     yield "## Meaning"
     yield f"{cause.summary} It is a ticket: somebody looks at it in working hours."
     yield (
@@ -23,26 +34,34 @@ def page(cause: Cause, defined: Definitions) -> Iterator[str]:
         "It may hurt the users soon, or explains why they are hurt. It is muted while an alert of "
         f"`{cause.labels['service']}` pages, and comes back after it if it still holds."
     )
-    promises = _promises(cause, defined)
-    if promises:
-        yield f"Promises on the same signal of {cause.component}: {', '.join(f'`{name}`' for name in promises)}."
+    yield from _promises(cause, defined)
+    yield "## First look"
+    yield leads
+    yield "Who is hurt already? No answer means that nobody is paged:"
+    yield "```promql\nALERTS" + promql.matchers({"alertstate": "firing", "severity": "page"}) + "\n```"
     yield "## Diagnosis"
     for metric in cause.condition.metrics:
         yield f"`{metric.name}`: {metric.help}"
-    yield "```sh\n" + "\n".join(_command(command) for command in cause.diagnosis) + "\n```"
+    yield commands(cause.diagnosis)
     yield "## Mitigation"
     yield cause.mitigation
+    yield "Silence it only while somebody works on it; it ends by itself:"
+    yield command(
+        f'amtool silence add --alertmanager.url="$ALERTMANAGER_URL" --duration={names.duration(_SILENCE)} '
+        f'--comment="who works on it, and where" alertname={cause.alert_name}'
+    )
     yield "## Escalation"
-    yield f"**{cause.owner}** answers for it."
+    yield f"**{cause.owner}** answers for it. A page of any promise comes first: do this beside it, or after it."
     yield "## The end"
     yield "It ends by itself when the query above has no result any more."
 
 
-def _promises(cause: Cause, defined: Definitions) -> Sequence[str]:
-    return [slo.id_path for cell in cells(defined) if cause in cell.causes for slo in cell.slos]
-
-
-def _command(command: str) -> str:
-    """A command below what it tells."""
-    text, _, comment = command.partition("  # ")
-    return f"# {comment}\n{text}" if comment else text
+def _promises(cause: Cause, defined: Definitions) -> Iterator[str]:
+    """Those on the same signal, and what is left of their budgets."""
+    promises = [slo for cell in cells(defined) if cause in cell.causes for slo in cell.slos]
+    if not promises:
+        return
+    yield f"Promises on the same signal of {cause.component}: {', '.join(f'`{slo.id_path}`' for slo in promises)}."
+    ids = [slo.id for slo in promises]
+    remaining = names.ERROR_BUDGET_REMAINING + promql.matchers({"sloth_id": ids[0] if len(ids) == 1 else ids})
+    yield str(Query("What is left of their budgets; 1 is all, below 0 the promise is broken:", remaining))

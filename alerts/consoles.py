@@ -48,6 +48,11 @@ def cloudwatch_alarm(console: str, region: str, name: str) -> str:
     return f"{_home(console, region)}#alarmsV2:alarm/{quote(name, safe='')}"
 
 
+def cloudwatch_alarms(console: str, region: str, search: str) -> str:
+    """The alarms of CloudWatch whose names hold a text."""
+    return f"{_home(console, region)}#alarmsV2:?{encode({'search': search})}"
+
+
 def explore(grafana: str, datasource: str, query: str, shown: timedelta) -> str:
     """Grafana's Explore with a query of Prometheus; `datasource` is its uid."""
     source = {"type": "prometheus", "uid": datasource}

@@ -112,8 +112,7 @@ def alert_rule(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> dic
     written = {
         "summary": _summary(alert, compiled),
         "description": _description(alert, compiled),
-        "runbook_url": lead.runbook,
-        "dashboard_url": lead.dashboard,
+        **lead.annotations,
     }
     rule["annotations"] = {**written, **dict(sorted(alert.annotations.items()))}
     return rule
@@ -130,8 +129,7 @@ def cause_rule(cause: Cause, links: Links) -> dict[str, Any]:
         "annotations": {
             "summary": cause.summary,
             "description": _cause_description(cause),
-            "runbook_url": lead.runbook,
-            "dashboard_url": lead.dashboard,
+            **lead.annotations,
         },
     }
 
@@ -151,8 +149,7 @@ def _watchdog_group(links: Links) -> dict[str, Any]:
                         "This alert always fires. Whoever receives it raises the alarm when it stops, as then no "
                         "other alert arrives either."
                     ),
-                    "runbook_url": lead.runbook,
-                    "dashboard_url": lead.dashboard,
+                    **lead.annotations,
                 },
             }
         ],

@@ -2,28 +2,26 @@
 
 The sections are the Prometheus community's (Meaning, Impact, Diagnosis, Mitigation), with a first look among
 them and the proof of the end behind them. Every number is computed, and every query can be pasted into
-Prometheus as it stands. What only people know belongs behind the definition's `links`.
+Prometheus as it stands. What only people know stands beside the definition, as its `runbook`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import PurePosixPath
 
-from alerts import cause_runbooks
-from alerts.links import alert_links, watchdog_links
+from alerts import cause_runbooks, diagnosis, mitigation
+from alerts.links import AlertLinks, alert_links, cause_links, watchdog_links
+from alerts.markdown import Query, bullets, command, commands, link, percent, table, whole_seconds
 from slo import conventions as names
 from slo import promql
 from slo.artefacts import Artefact
 from slo.causes import Cause
 from slo.compile import AlertKind, CompiledAlert, CompiledSlo, Reason
 from slo.matrix import Definitions
-from slo.metrics import Selection
 from slo.model import (
-    WINDOW_PLACEHOLDER,
     Events,
     Freshness,
     Latency,
@@ -36,16 +34,14 @@ from slo.model import (
     TimeSlice,
     period_text,
 )
+from slo.runbook import Step
 from slo.settings import Links
-from slo.windows import HOUR, MINUTE
 
 FOLDER = PurePosixPath("runbooks")
-_INDEX = "README.md"
-_TO_INDEX = f"[All runbooks]({_INDEX})"
+INDEX = "README.md"
+_TO_INDEX = f"[All runbooks]({INDEX})"
 
 _NOTHING_MORE = Definitions()
-_WORST_SHOWN = 5
-_INSTANCE = "instance"  # Prometheus puts it on every series that it scrapes
 
 
 def render(compiled: Sequence[CompiledSlo], links: Links, defined: Definitions = _NOTHING_MORE) -> list[Artefact]:
@@ -55,7 +51,10 @@ def render(compiled: Sequence[CompiledSlo], links: Links, defined: Definitions =
         for one in compiled
         for alert in one.alerts
     ]
-    runbooks += [_artefact(cause.alert_name, cause_runbooks.page(cause, defined)) for cause in defined.causes]
+    runbooks += [
+        _artefact(cause.alert_name, cause_runbooks.page(cause, defined, leads(cause_links(cause, links))))
+        for cause in defined.causes
+    ]
     return [*runbooks, _artefact(names.WATCHDOG, _watchdog(compiled, links)), _index(compiled, defined.causes)]
 
 
@@ -71,54 +70,10 @@ def _is_absent(alert: CompiledAlert) -> bool:
     return alert.kind is AlertKind.ABSENT
 
 
-# --- the pieces of a page -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A query to paste.
-
-    Attributes:
-        asks: What it answers, and what the answer means.
-        expr: PromQL.
-    """
-
-    asks: str
-    expr: str
-
-    def __str__(self) -> str:
-        return f"{self.asks}\n\n```promql\n{self.expr}\n```"
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Something that stops the harm."""
-
-    do: str
-    when: str
-    risk: str
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _list(items: Iterable[str]) -> str:
-    return "\n".join(f"- {item}" for item in items)
-
-
-def _command(text: str) -> str:
-    return f"```sh\n{text}\n```"
-
-
-def _percent(share: Decimal) -> str:
-    return f"{names.number(share * 100)} %"
-
-
-def _whole_seconds(length: timedelta) -> str:
-    """A duration for people; under a minute to the millisecond."""
-    return names.duration(timedelta(seconds=length // timedelta(seconds=1)) if length >= MINUTE else length)
+def leads(lead: AlertLinks, *more: tuple[str, str]) -> str:
+    """The links of an alert, but to this very page, and the way back."""
+    shown = [*list(lead.titled())[1:], *more]
+    return bullets([*(link(title, url) for title, url in shown), _TO_INDEX])
 
 
 # --- a budget that burns --------------------------------------------------------------------------------------------
@@ -130,14 +85,18 @@ def _burn(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> Iterator
     yield _why(alert, compiled)
     yield from _ways(alert, compiled)
     yield "## Impact"
+    yield from _felt(compiled)
     yield f"While this lasts, the promise above is not kept for some or all. {_budget(compiled)}"
     yield "## First look"
     yield _leads(alert, compiled, links)
-    yield from map(str, _first_look(alert, compiled))
+    yield from map(str, diagnosis.first_look(alert, compiled))
     yield "## Diagnosis"
-    yield from map(str, _diagnosis(compiled))
+    yield from map(str, diagnosis.queries(compiled))
+    yield from _own_commands(compiled)
     yield "## Mitigation"
-    yield _steps(_NEVER_STEPS if _must_never_be(compiled) else _BURN_STEPS[type(compiled.slo.sli)])
+    yield from _steps(
+        compiled, mitigation.NEVER if _must_never_be(compiled) else mitigation.BURN[type(compiled.slo.sli)]
+    )
     yield _NO_REPAIRS
     yield from _silence(alert, compiled)
     yield "## Escalation"
@@ -201,7 +160,7 @@ def _why(alert: CompiledAlert, compiled: CompiledSlo) -> str:
     return (
         f"{begin} {either}, over both windows of a row at once: the long window shows that it matters, the "
         "short one that it still goes on. The alert's description has the figures. "
-        f"({names.number(compiled.slo.objective)} % leaves {_percent(compiled.slo.budget_ratio)} as the "
+        f"({names.number(compiled.slo.objective)} % leaves {percent(compiled.slo.budget_ratio)} as the "
         "error budget.)"
     )
 
@@ -224,15 +183,15 @@ def _ways(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
             "**The budget goes, if traffic is even.** The share of bad events is above the error ratio in the table."
         ),
     }
-    yield _list(text[reason] for reason in dict.fromkeys(way.reason for way in alert.ways))
-    yield _table(
+    yield bullets(text[reason] for reason in dict.fromkeys(way.reason for way in alert.ways))
+    yield table(
         ["Windows", "Factor", "Budget that goes in the long window at that pace", "Error ratio"],
         (
             [
                 f"{names.duration(pair.long)} and {names.duration(pair.short)}",
                 names.number(pair.factor),
-                _percent(pair.budget_share(compiled.policy.period)),
-                _percent(pair.factor * slo.budget_ratio),
+                percent(pair.budget_share(compiled.policy.period)),
+                percent(pair.factor * slo.budget_ratio),
             ]
             for pair in alert.pairs
         ),
@@ -242,12 +201,12 @@ def _ways(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
 def _budget(compiled: CompiledSlo) -> str:
     slo, period = compiled.slo, compiled.policy.period
     all_down = _share_of(period, slo.budget_ratio)
-    text = f"The budget of {_period(compiled)} is {_whole_seconds(all_down)} of total failure at even traffic"
+    text = f"The budget of {_period(compiled)} is {whole_seconds(all_down)} of total failure at even traffic"
     events = _events(compiled)
     if events is None:
         return f"{text}."
     bad = int(events * slo.budget_ratio)
-    return f"{text}, or {bad:,} bad {_noun(slo.sli)} of the {int(events):,} to expect."
+    return f"{text}, or {f'{bad:,}' if bad else 'less than one'} bad {_noun(slo.sli)} of the {int(events):,} to expect."
 
 
 def _share_of(length: timedelta, share: Decimal) -> timedelta:
@@ -279,206 +238,27 @@ def _noun(sli: Sli) -> str:
     return "events" if slice_seconds is None else f"slices of {slice_seconds} s"
 
 
+def _felt(compiled: CompiledSlo) -> Iterator[str]:
+    if compiled.slo.runbook is not None:
+        yield compiled.slo.runbook.impact
+
+
 def _leads(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> str:
     others = [other.name for other in compiled.alerts if other.name != alert.name]
-    items = [f"[Dashboard]({alert_links(alert, compiled, links).dashboard})"]
-    items += [f"[{title}]({url})" for title, url in compiled.slo.links.items()]
-    items += [f"Other alert of this promise: [{name}]({names.runbook_file(name)})" for name in others]
-    return _list([*items, _TO_INDEX])
-
-
-def _first_look(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[_Query]:
-    base, fastest = compiled.policy.base, alert.pairs[0].long
-    burn = names.SLI_ERROR if compiled.slo.burn == "ratio" else names.ERROR_BUDGET_BURN
-    yield _Query(
-        f"The share of bad events in the last {names.duration(base)}; the objective allows "
-        f"{names.number(compiled.slo.budget_ratio)}:",
-        compiled.named(names.SLI_ERROR, base),
-    )
-    yield _Query(
-        f"Bad events in the last {names.duration(fastest)}:",
-        compiled.over(names.BAD_EVENTS_INCREASE, fastest),
-    )
-    remaining = compiled.named(names.ERROR_BUDGET_REMAINING)
-    yield _Query("What is left of the budget; 1 is all of it, below 0 the promise of this period is broken:", remaining)
-    per_factor = f" / {names.number(compiled.slo.budget_ratio)}" if burn == names.SLI_ERROR else ""
-    hours = names.number(
-        Decimal(compiled.policy.period // timedelta(microseconds=1)) / (HOUR // timedelta(microseconds=1))
-    )
-    yield _Query(
-        f"Hours until it is gone, at the pace of the last {names.duration(fastest)}; no answer when it is "
-        "gone already or nothing fails any more:",
-        f"({remaining} > 0) * {hours} / on (sloth_id) ({compiled.named(burn, fastest)}{per_factor} > 0)",
+    return leads(
+        alert_links(alert, compiled, links),
+        *compiled.slo.links.items(),
+        *((f"Other alert of this promise: {name}", names.runbook_file(name)) for name in others),
     )
 
 
-# --- which events are bad -------------------------------------------------------------------------------------------
-
-
-def _diagnosis(compiled: CompiledSlo) -> Iterator[_Query]:
-    sli, policy = compiled.slo.sli, compiled.policy
-    base = names.duration(policy.base)
-    match sli:
-        case Events():
-            yield from _bad_by_label(sli, compiled)
-            yield _load(compiled)
-        case Latency():
-            yield from _slow_by_label(sli, compiled)
-            yield _load(compiled)
-        case TimeSlice():
-            yield _worst_gauge(sli)
-        case Freshness():
-            oldest = f"{promql.series(sli.oldest)} > 0"
-            yield _Query("Seconds that the oldest has waited; no answer when nothing waits:", f"time() - min({oldest})")
-            yield _Query("Who reports it:", f"topk({_WORST_SHOWN}, time() - ({oldest}))")
-        case Recency():
-            last = promql.series(sli.last)
-            yield _Query("Seconds since it was last done; more than a year stands for never:", f"time() - max({last})")
-            yield _Query("Who did it, and when, latest first; 0 stands for never:", f"topk({_WORST_SHOWN}, {last})")
-        case Queries():
-            yield _Query(f"Bad events per second, over {base}:", WINDOW_PLACEHOLDER.sub(base, sli.bad.strip()))
-            yield _Query(f"All events per second, over {base}:", WINDOW_PLACEHOLDER.sub(base, sli.all.strip()))
-            yield _load(compiled)
-        case RatioQuery():
-            yield _Query(f"The share of bad events, over {base}:", WINDOW_PLACEHOLDER.sub(base, sli.ratio.strip()))
-
-
-def _bad_by_label(sli: Events, compiled: CompiledSlo) -> Iterator[_Query]:
-    bad, every = ((promql.series(selection)) for selection in (sli.bad, sli.all))
-    window = compiled.policy.base
-    for label in [*_labels(sli.bad), _INSTANCE]:
-        yield _worst("Bad events", label, _rate_by(label, bad, window))
-    for label in _labels(sli.all):
-        if label not in sli.bad.values:
-            share = f"{_rate_by(label, bad, window)} / {_rate_by(label, every, window)}"
-            yield _Query(
-                f"The share of bad events, by `{label}`; one high value is one broken part, all high is "
-                "what they share:",
-                f"topk({_WORST_SHOWN}, {share} > {names.number(compiled.slo.budget_ratio)})",
-            )
-
-
-def _slow_by_label(sli: Latency, compiled: CompiledSlo) -> Iterator[_Query]:
-    window = compiled.policy.base
-    every = promql.series(sli.requests, "_count")
-    fast = promql.series(sli.requests, "_bucket", le=names.le(sli.threshold_seconds))
-    for label in [*_labels(sli.requests), _INSTANCE]:
-        yield _worst("Slow ones", label, f"{_rate_by(label, every, window)} - {_rate_by(label, fast, window)}")
-    objective = names.number(compiled.slo.objective_ratio)
-    buckets = _rate_by("le", promql.series(sli.requests, "_bucket"), window)
-    yield _Query(
-        f"Seconds within which {_percent(compiled.slo.objective_ratio)} are done; must be at most "
-        f"{names.number(sli.threshold_seconds)}:",
-        f"histogram_quantile({objective}, {buckets})",
-    )
-
-
-def _worst_gauge(sli: TimeSlice) -> _Query:
-    gauge = promql.series(sli.gauge)
-    if sli.bad_above is not None:
-        worst = f"topk({_WORST_SHOWN}, {gauge} > {names.number(sli.bad_above)})"
-    else:
-        assert sli.bad_below is not None  # TimeSlice.problems() has made sure; this tells the type checker
-        worst = f"bottomk({_WORST_SHOWN}, {gauge} < {names.number(sli.bad_below)})"
-    return _Query("The series that violate it now, worst first; no answer when none does:", worst)
-
-
-def _worst(what: str, label: str, rate: str) -> _Query:
-    return _Query(
-        f"{what} per second, by `{label}`, worst first; no answer when there are none:",
-        f"topk({_WORST_SHOWN}, {rate} > 0)",
-    )
-
-
-def _rate_by(label: str, selector: str, window: timedelta) -> str:
-    return f"sum by ({label}) (rate({selector}[{names.duration(window)}]))"
-
-
-def _labels(selection: Selection) -> list[str]:
-    """The labels in which the selected series differ."""
-    metric = selection.metric
-    return [label for label, every in metric.labels.items() if len(selection.values.get(label, every)) > 1]
-
-
-def _load(compiled: CompiledSlo) -> _Query:
-    now, mean = (compiled.over(names.ALL_EVENTS, window) for window in (compiled.policy.base, compiled.policy.period))
-    return _Query("Is it the load? Traffic now, in multiples of the period's mean:", f"{now} / {mean}")
+def _own_commands(compiled: CompiledSlo) -> Iterator[str]:
+    if compiled.slo.runbook is not None:
+        yield "Commands that tell more; a name in capitals is yours to fill in:"
+        yield commands(compiled.slo.runbook.diagnosis)
 
 
 # --- what to do -----------------------------------------------------------------------------------------------------
-
-_UNDO = _Step(
-    "Undo the last change: release, configuration, flag, migration",
-    "one was made shortly before the first bad event",
-    "its fixes go too; a changed schema may not fit the old release",
-)
-_ONE_INSTANCE = _Step(
-    "Take the instance out of service",
-    "one `instance` has most of the bad events",
-    "the others get its load: look at the load first",
-)
-_ADD = _Step(
-    "Add instances, or refuse part of the load",
-    "the load is far above its mean",
-    "more instances mean more connections to the database; what is refused counts as bad if the definition says so",
-)
-_DEPENDENCY = _Step(
-    "Follow the dependency: its own alerts and board; fail over if its runbook says so",
-    "all instances and parts fail alike, and nothing was changed",
-    "a failover itself costs some bad events",
-)
-_WORKERS = _Step(
-    "Restart the workers, one at a time",
-    "the condition does not move at all",
-    "work in progress is done twice unless it is idempotent",
-)
-_MORE_WORKERS = _Step(
-    "Add workers, or slow down what feeds them",
-    "the condition moves, but too slowly",
-    "what is behind them, the database say, gets more load",
-)
-
-_EVENT_STEPS = (_UNDO, _ONE_INSTANCE, _ADD, _DEPENDENCY)
-_SLICE_STEPS = (_UNDO, _WORKERS, _MORE_WORKERS, _DEPENDENCY)
-_BURN_STEPS: dict[type[Sli], tuple[_Step, ...]] = {
-    Events: _EVENT_STEPS,
-    Latency: _EVENT_STEPS,
-    Queries: _EVENT_STEPS,
-    RatioQuery: _EVENT_STEPS,
-    TimeSlice: _SLICE_STEPS,
-    Freshness: _SLICE_STEPS,
-    Recency: _SLICE_STEPS,
-}
-_NEVER_STEPS = (
-    _Step(
-        "Keep the evidence: a copy of the data and the logs, before anything is repaired or restarted",
-        "always, and first",
-        "none; a restart may clear the series, and with it this alert, while what is wrong stays wrong",
-    ),
-    _UNDO,
-    _Step(
-        "Take out of service what makes it worse",
-        "there is more of it at every look",
-        "its users get no answer, which pages as an outage of its own",
-    ),
-)
-_ABSENT_STEPS = (
-    _Step(
-        "Bring the service back",
-        "it is down or restarts again and again",
-        "none: there is no traffic to lose",
-    ),
-    _Step(
-        "Repair the scrape: the target's address, port, network policy, credentials",
-        "the service answers, but `up` is 0 or missing",
-        "none for the service",
-    ),
-    _Step(
-        "Undo the release that renamed or dropped the metric",
-        "`up` is 1 and the other metrics of the service are there",
-        "its fixes go too",
-    ),
-)
 
 _NO_REPAIRS = (
     "First stop the harm, then look for the cause. Repeat or correct no request by hand meanwhile: one that "
@@ -486,8 +266,16 @@ _NO_REPAIRS = (
 )
 
 
-def _steps(steps: Iterable[_Step]) -> str:
-    return _table(["Do", "When", "Risk"], ([step.do, step.when, step.risk] for step in steps))
+def _steps(compiled: CompiledSlo, general: Sequence[Step]) -> Iterator[str]:
+    """Those of the definition, the likeliest first, then what helps any service."""
+    if compiled.slo.runbook is not None:
+        yield _table_of(compiled.slo.runbook.mitigation)
+        yield "If none of these fits:"
+    yield _table_of(general)
+
+
+def _table_of(steps: Iterable[Step]) -> str:
+    return table(["Do", "When", "Risk"], ([step.do, step.when, step.risk] for step in steps))
 
 
 def _silence(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
@@ -496,7 +284,7 @@ def _silence(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
         "Silence it only when somebody works on this very fault, as a silence hides the next one too. It "
         "ends by itself:"
     )
-    yield _command(
+    yield command(
         f'amtool silence add --alertmanager.url="$ALERTMANAGER_URL" --duration={length} '
         f'--comment="who works on it, and where" alertname={alert.name}'
     )
@@ -505,7 +293,7 @@ def _silence(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
 def _escalation(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
     owner = f"**{compiled.slo.owner}** answers for this promise."
     fastest = alert.pairs[0]
-    share = _percent(fastest.budget_share(compiled.policy.period))
+    share = percent(fastest.budget_share(compiled.policy.period))
     if alert.severity is Severity.PAGE:
         yield (
             f"{owner} Call them when you do not know what to do, at the latest when it still goes on "
@@ -513,18 +301,25 @@ def _escalation(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
             f"{names.number(fastest.factor)}, each {names.duration(fastest.long)} costs another {share} of "
             "the budget."
         )
+        yield from _whom(compiled)
         return
     factor, long = names.number(fastest.factor), names.duration(fastest.long)
     yield f"{owner} At a factor of {factor}, each {long} costs {share} of the budget."
     if any(other.severity is Severity.PAGE for other in compiled.slo.alerts):
         page = names.alert_name(compiled.slo, Severity.PAGE)
         yield f"If it gets fast, [{page}]({names.runbook_file(page)}) pages by itself, and this alert is then muted."
+    yield from _whom(compiled)
+
+
+def _whom(compiled: CompiledSlo) -> Iterator[str]:
+    if compiled.slo.runbook is not None:
+        yield compiled.slo.runbook.escalation
 
 
 def _the_end(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
     base, budget = compiled.policy.base, names.number(compiled.slo.budget_ratio)
     yield str(
-        _Query(
+        Query(
             f"The promise is kept again when this answers (at most {budget} is bad, over {names.duration(base)}):",
             f"{compiled.named(names.SLI_ERROR, base)} <= {budget}",
         )
@@ -532,7 +327,7 @@ def _the_end(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[str]:
     # A window's mean reads rates over the base window, so it still sees a bad event that much later.
     last = max(pair.short for pair in alert.pairs) + base
     yield str(
-        _Query(
+        Query(
             "The alert is over when this has no answer; it ends by itself, at the latest about "
             f"{names.duration(last)} after the last bad event:",
             alert.expr,
@@ -556,6 +351,7 @@ def _absent(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> Iterat
         "nothing failed: it looks at all events, not at the bad ones."
     )
     yield "## Impact"
+    yield from _felt(compiled)
     yield (
         "The other alerts of this promise are blind: nobody would be told if it were broken. If the service "
         f"is down, its budget is running out now. {_budget(compiled)}"
@@ -563,62 +359,26 @@ def _absent(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> Iterat
     yield "## First look"
     yield _leads(alert, compiled, links)
     yield "Ask the service itself before the monitoring: does it answer a user?"
-    yield str(_Query("Targets that Prometheus cannot reach:", "up == 0"))
-    yield str(_Query("Is it still so? No answer means that the data is back:", alert.expr))
+    yield str(Query("Targets that Prometheus cannot reach:", "up == 0"))
+    yield str(Query("Is it still so? No answer means that the data is back:", alert.expr))
     yield "## Diagnosis"
-    yield from map(str, _absence_diagnosis(alert, compiled))
+    yield from map(str, diagnosis.absence(alert, compiled))
+    yield from _own_commands(compiled)
     yield "## Mitigation"
-    yield _steps(_ABSENT_STEPS)
+    yield _table_of(mitigation.ABSENT)
     yield from _silence(alert, compiled)
     yield "## Escalation"
     yield f"**{slo.owner}** answers for this promise. Call them at once if users get no answer."
+    yield from _whom(compiled)
     yield "## The end"
-    yield str(_Query("The data is back when this has no answer:", alert.expr))
+    yield str(Query("The data is back when this has no answer:", alert.expr))
     yield str(
-        _Query(
+        Query(
             "And it counts again when this is above 0, at the latest "
             f"{names.duration(compiled.policy.base)} later if there is traffic:",
             compiled.named(names.ALL_EVENTS, compiled.policy.base),
         )
     )
-
-
-def _absence_diagnosis(alert: CompiledAlert, compiled: CompiledSlo) -> Iterator[_Query]:
-    yield _Query(
-        "How many targets of each job answer; a job that is missing here is not configured:",
-        "sum by (job) (up)",
-    )
-    source = _source(compiled.slo.sli)
-    recorded = compiled.named(names.ALL_EVENTS, compiled.policy.base)
-    shown = max(pair.long for pair in compiled.policy.pairs_of(alert.severity))
-    if source is not None:
-        last = promql.over_time("max", f"timestamp({source})", shown, compiled.policy.evaluation_interval)
-        yield _Query(
-            f"Seconds since the last sample, by `{_INSTANCE}`, within {names.duration(shown)}; all gone at "
-            "one moment is a scrape or a release, one after the other is the instances:",
-            f"time() - max by ({_INSTANCE}) ({last})",
-        )
-    yield _Query(
-        f"Events per second when it last had some, within {names.duration(shown)}:",
-        promql.over_time("last", recorded, shown),
-    )
-
-
-def _source(sli: Sli) -> str | None:
-    """The raw series of an SLI; None for queries from elsewhere."""
-    match sli:
-        case Events():
-            return promql.series(sli.all)
-        case Latency():
-            return promql.series(sli.requests, "_count")
-        case TimeSlice():
-            return promql.series(sli.gauge)
-        case Freshness():
-            return promql.series(sli.oldest)
-        case Recency():
-            return promql.series(sli.last)
-        case Queries() | RatioQuery():
-            return None
 
 
 # --- the way from Prometheus to people ------------------------------------------------------------------------------
@@ -637,27 +397,27 @@ def _watchdog(compiled: Sequence[CompiledSlo], links: Links) -> Iterator[str]:
         "services are well: look at them first, then repair the way."
     )
     yield "## First look"
-    yield _list([f"[Dashboard]({watchdog_links(links).dashboard})", _TO_INDEX])
+    yield leads(watchdog_links(links))
     yield "## Diagnosis"
     yield "From the source to the end; the first step that does not answer is the broken one. Prometheus is up:"
-    yield _command('curl --fail --silent --show-error "$PROMETHEUS_URL/-/ready"')
+    yield command('curl --fail --silent --show-error "$PROMETHEUS_URL/-/ready"')
     firing = "ALERTS" + promql.matchers({"alertname": names.WATCHDOG})
-    yield str(_Query("It evaluates the rule; must answer 1:", firing))
+    yield str(Query("It evaluates the rule; must answer 1:", firing))
     yield "Alertmanager is up and has received it:"
-    yield _command(f'amtool alert query --alertmanager.url="$ALERTMANAGER_URL" alertname={names.WATCHDOG}')
+    yield command(f'amtool alert query --alertmanager.url="$ALERTMANAGER_URL" alertname={names.WATCHDOG}')
     yield "It can send; a number that grows here is the fault, and Alertmanager's log names the receiver:"
-    yield _command('curl --fail --silent "$ALERTMANAGER_URL/metrics" | grep alertmanager_notifications_failed_total')
+    yield command('curl --fail --silent "$ALERTMANAGER_URL/metrics" | grep alertmanager_notifications_failed_total')
     yield "All of this is well: then the service that expects the heartbeat is at fault, or its address has changed."
     yield "## Mitigation"
-    yield _steps(
+    yield _table_of(
         (
-            _Step("Restart what does not answer", "Prometheus or Alertmanager is down", "a gap in the data"),
-            _Step(
+            Step("Restart what does not answer", "Prometheus or Alertmanager is down", "a gap in the data"),
+            Step(
                 "Undo the last change of rules or configuration",
                 "it loaded nothing: its log names the line",
                 "the change's new alerts are gone again",
             ),
-            _Step(
+            Step(
                 "Watch the overview board with your own eyes",
                 "it cannot be repaired soon",
                 "people get tired: take turns",
@@ -689,8 +449,8 @@ def _index(compiled: Sequence[CompiledSlo], causes: Sequence[Cause]) -> Artefact
         "One an alert, written from the definition of what was promised, or of what may hurt it; an alert's "
         "`runbook_url` leads here."
     )
-    table = _table(["Alert", "Severity", "Tells that", "Promise or cause", "Owner"], rows)
-    return Artefact(FOLDER / _INDEX, _text(["# Runbooks", intro, table]))
+    every = table(["Alert", "Severity", "Tells that", "Promise or cause", "Owner"], rows)
+    return Artefact(FOLDER / INDEX, _text(["# Runbooks", intro, every]))
 
 
 def _link(alert: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from alerts import alertmanager, cloudwatch, openslo, prometheus, runbooks, sloth
+from alerts import alertmanager, cloudwatch, notifications, openslo, prometheus, runbooks, site, sloth
+from alerts.alarms import linked
 from alerts.cloudwatch import cost
 from cli.spread import spread
 from dashboards import render as dashboards
@@ -28,6 +29,8 @@ def artefacts(
         settings: Where links lead.
         defined: The causes of the same definitions, and what the catalogue says of them.
     """
+    settings = linked(settings, compiled, defined.causes)
+    pages = runbooks.render(compiled, settings.links, defined)
     # Rules are by far the most text.
     rules = spread(partial(prometheus.render_slo, links=settings.links), compiled)
     return [
@@ -37,9 +40,11 @@ def artefacts(
         *prometheus.render_causes(defined.causes, settings.links),
         *prometheus.render_platform(settings.links),
         *alertmanager.render(compiled),
+        *notifications.render(compiled, settings.links),
         *cloudwatch.render(compiled, defined.causes, settings),
-        *runbooks.render(compiled, settings.links, defined),
-        *dashboards.render(compiled, settings.links),
+        *pages,
+        *site.render(pages),
+        *dashboards.render(compiled, settings.links, defined),
         *sloth.render(compiled),
         *openslo.render(compiled),
     ]

@@ -28,8 +28,10 @@ from rich.table import Table
 
 from cli.cloudwatch import apply_group, drift_group
 from cli.console import console as console_command
+from cli.links import links as links_command
 from cli.options import HELP
 from cli.review import gate, review
+from cli.runbook import runbook
 from cli.simulate import command as simulate_command
 from slo import catalogue
 from slo import conventions as names
@@ -362,6 +364,8 @@ def import_sloth(workspace: Workspace, file: Path, folder: Path | None, *, as_py
         errors().print(f"[yellow]note:[/] {escape(note)}")
 
 
+main.add_command(runbook)
+main.add_command(links_command)
 main.add_command(review)
 main.add_command(gate)
 main.add_command(console_command)

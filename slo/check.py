@@ -57,6 +57,7 @@ def check(compiled: Sequence[CompiledSlo], defined: Definitions = _NOTHING_MORE)
             "has the alert {key!r}, as {others} has; set alert_name on one of them",
         ),
         *(finding for one in compiled for finding in _finer_than_traffic(one)),
+        *(finding for one in compiled for finding in _without_runbook(one)),
         *_of_matrix(defined),
         *_of_causes(compiled, defined),
     ]
@@ -99,6 +100,18 @@ def _of_causes(compiled: Sequence[CompiledSlo], defined: Definitions) -> Iterato
             text = f"has the alert {cause.alert_name!r}, as {taken[name]} has; give it another name"
             yield Finding(Level.PROBLEM, cause.id_path, text)
         taken[name] = cause.id_path
+
+
+def _without_runbook(one: CompiledSlo) -> Iterator[Finding]:
+    """A promise of ours that wakes somebody and does not say what only people know.
+
+    Ours are those with a component. What comes from elsewhere, a Sloth spec say, has none, and its runbooks hold the
+    general advice alone.
+    """
+    slo = one.slo
+    if slo.alerts and slo.component is not None and slo.runbook is None:
+        text = "it alerts, and says nothing for a responder; give it runbook=Runbook(impact=..., ...)"
+        yield Finding(Level.PROBLEM, slo.id_path, text)
 
 
 def _finer_than_traffic(one: CompiledSlo) -> Iterator[Finding]:

@@ -63,6 +63,12 @@ class CloudWatchSettings:
         object.__setattr__(self, "dimensions", MappingProxyType(dimensions))
 
 
+def is_region(text: str) -> bool:
+    """Whether it looks like the code of a region of AWS."""
+    pattern, _ = _PATTERNS["region"]
+    return re.fullmatch(pattern, text) is not None
+
+
 def problems(table: object) -> Iterator[str]:
     """What is wrong with the table, one sentence each."""
     if not isinstance(table, dict):

@@ -155,7 +155,6 @@ def component_uid(component: str) -> str:
     return f"component-{component}"
 
 
-
 # --- CloudWatch -----------------------------------------------------------------------------------------------------
 
 # What a process publishes of its own SLOs, for each minute: the sums of its events, also while they are 0.

@@ -19,6 +19,8 @@ from slo import conventions as names
 from slo.causes import Component, Signal
 from slo.errors import SloError, raise_if_any
 from slo.metrics import Counter, Gauge, Histogram, Metric, Selection
+from slo.policy import BudgetPolicy
+from slo.runbook import Runbook
 from slo.windows import CalendarMonth, Policy, Rolling, Severity, Window, policy
 
 __all__ = [
@@ -311,9 +313,12 @@ class Slo:
         labels: More labels for the SLO's series and alerts.
         annotations: More annotations for its alerts.
         links: Title -> URL of what else a responder may want.
+        budget_policy: What follows when the budget goes; `slo.policy.DEFAULT_POLICY` if not given.
         component: Of what it is a promise; places it in the matrix of components and golden signals.
         signals: The golden signals that it watches.
         reason: Why this objective and these limits, with the source; needed for the matrix.
+        runbook: What only people know of it. `slo check` asks for it where a promise has a component and alerts; one
+            from elsewhere, of a Sloth spec say, may go without, and its runbooks then hold the general advice alone.
 
     Raises:
         SloError: A value is not allowed. The message names the SLO and every fault.
@@ -337,9 +342,11 @@ class Slo:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     links: Mapping[str, str] = field(default_factory=dict, hash=False)
+    budget_policy: BudgetPolicy | None = None
     component: Component | None = None
     signals: tuple[Signal, ...] = ()
     reason: str = ""
+    runbook: Runbook | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alerts", tuple(self.alerts))

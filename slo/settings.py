@@ -9,8 +9,11 @@
     [tool.slo.links]
     grafana = "https://grafana.example.com"
     runbooks = "https://runbooks.example.com/runbooks"
-    traces = "https://console.aws.amazon.com/xray/home"
+    alertmanager = "https://alertmanager.example.com"
+    traces = "https://console.aws.amazon.com/cloudwatch/home"
     logs = "https://console.aws.amazon.com/cloudwatch/home"
+    region = "eu-central-1"            # with a region, traces and logs are X-Ray and Logs Insights
+    log_groups = ["/slo/redemption"]
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -43,16 +46,39 @@ _OUTPUT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """Where links lead: the base URL of each place, without a slash at the end."""
+    """Where links lead: the base URL of each place, without a slash at the end.
+
+    Attributes:
+        grafana: Boards.
+        runbooks: The folder `runbooks/` of what is generated.
+        traces: A Jaeger; with a region, CloudWatch's console, whose X-Ray it is then.
+        logs: A page that takes `?route=...&outcome=...`; with a region, CloudWatch's console and its Logs Insights.
+        alertmanager: Where alerts are silenced; without it no link does.
+        region: The region of X-Ray and Logs Insights; empty where there are none.
+        log_groups: What Logs Insights searches.
+        alarms: Alert -> the page of its twin in CloudWatch. Not in the file: `alerts.alarms.linked` finds them.
+    """
 
     grafana: str
     runbooks: str
     traces: str
     logs: str
+    alertmanager: str = ""
+    region: str = ""
+    log_groups: tuple[str, ...] = ()
+    alarms: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, getattr(self, field.name).rstrip("/"))
+        for base in (*_BASES, *_MORE_BASES):
+            object.__setattr__(self, base, getattr(self, base).rstrip("/"))
+        object.__setattr__(self, "log_groups", tuple(self.log_groups))
+
+
+_BASES = ("grafana", "runbooks", "traces", "logs")
+_MORE_BASES = ("alertmanager",)
+_LINKS = (*_BASES, *_MORE_BASES, "region", "log_groups")
+# https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html
+_LOG_GROUP = re.compile(r"[A-Za-z0-9_/.#-]{1,512}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +164,28 @@ def _problems(table: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(links, dict):
         yield "there is no [tool.slo.links] table; alerts without links help nobody"
         return
-    bases = [field.name for field in fields(Links)]
-    for key in sorted(set(links) - set(bases)):
-        yield f"unknown key {key!r} in [tool.slo.links]; known are {', '.join(bases)}"
-    for base in bases:
+    for key in sorted(set(links) - set(_LINKS)):
+        yield f"unknown key {key!r} in {_WHERE}; known are {', '.join(_LINKS)}"
+    for base in (*_BASES, *(base for base in _MORE_BASES if base in links)):
         url = links.get(base)
         if not isinstance(url, str) or not _is_url(url):
-            yield f"[tool.slo.links] {base} must be an http, https or file URL, not {url!r}"
+            yield f"{_WHERE} {base} must be an http, https or file URL, not {url!r}"
+    yield from _problems_of_console(links.get("region"), links.get("log_groups"))
+
+
+_WHERE = "[tool.slo.links]"
+
+
+def _problems_of_console(region: object, groups: object) -> Iterator[str]:
+    if region is None:
+        if groups is not None:
+            yield f"{_WHERE} log_groups are of Logs Insights, which needs a region as well, 'eu-central-1' say"
+        return
+    if not isinstance(region, str) or not cloudwatch.is_region(region):
+        yield f"{_WHERE} region must be the code of a region, 'eu-central-1' say, not {region!r}"
+    names = groups if isinstance(groups, list) else []
+    if not names or not all(isinstance(name, str) and _LOG_GROUP.fullmatch(name) for name in names):
+        yield f"{_WHERE} log_groups must be a list of one or more log groups, ['/slo/redemption'] say, not {groups!r}"
 
 
 def _is_url(text: str) -> bool:

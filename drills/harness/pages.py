@@ -1,10 +1,13 @@
-"""The places that an alert's links lead to, served from generated files: runbooks as text, boards as plain pages."""
+"""The places that an alert's links lead to, served from generated files: runbooks, boards as plain pages, log lines.
+
+Traces and silences are in a Jaeger and an Alertmanager, which run elsewhere: these links are sent on.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
@@ -12,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import httpx
 
@@ -36,6 +39,7 @@ class _Sources:
 
     prometheus_url: str | None = None
     log: Path | None = None
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +61,50 @@ class Pages:
             runbooks=f"{self.url}/runbooks",
             traces=f"{self.url}/traces",
             logs=f"{self.url}/logs",
+            alertmanager=f"{self.url}/alertmanager",
         )
 
-    def show(self, *, prometheus_url: str | None = None, log: Path | None = None) -> None:
-        """From now on, boards show live values from this Prometheus, and `/logs` the end of this file."""
+    def show(
+        self,
+        *,
+        prometheus_url: str | None = None,
+        log: Path | None = None,
+        jaeger_url: str | None = None,
+        alertmanager_url: str | None = None,
+    ) -> None:
+        """From now on, boards show live values from this Prometheus, and `/logs` the end of this file.
+
+        `/traces/...` leads to this Jaeger, and `/alertmanager/...` to this Alertmanager.
+        """
         self._sources.prometheus_url = prometheus_url
         self._sources.log = log
+        places = {"traces": jaeger_url, "alertmanager": alertmanager_url}
+        self._sources.elsewhere = {name: url for name, url in places.items() if url}
 
 
 @contextmanager
 def pages(folder: Path) -> Iterator[Pages]:
     """Serve the runbooks and boards of a folder like `generated/` while the block runs.
 
-    `/runbooks/NAME.md` is `runbooks/NAME.md`. `/d/UID/...` is the board with that uid, wherever below `grafana/` it
-    lies: each panel's title, description and query, and its value now when there is a Prometheus. Files are read at
-    each request.
+    `/runbooks/NAME.md` is `runbooks/NAME.md`, and `/runbooks/index.html` has all of them. `/d/UID/...` is the
+    board with that uid, wherever below `grafana/` it lies: each panel's title, description and query, and its value
+    now when there is a Prometheus. `/logs?outcome=error&route=...&slower_than=1` has the lines that fit. Files are
+    read at each request.
     """
     sources = _Sources()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             url = urlsplit(self.path)
-            answer = _page(folder, sources, unquote(url.path), dict(parse_qsl(url.query)))
+            place, _, rest = url.path.strip("/").partition("/")
+            if place in sources.elsewhere:
+                query = f"?{url.query}" if url.query else ""
+                self.send_response(HTTPStatus.FOUND)
+                self.send_header("Location", f"{sources.elsewhere[place]}/{rest}{query}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            answer = _page(folder, sources, unquote(url.path), parse_qsl(url.query))
             status, kind, text = answer or (HTTPStatus.NOT_FOUND, _TEXT, f"{url.path}: there is no such page\n")
             body = text.encode()
             self.send_response(status)
@@ -101,19 +127,53 @@ def pages(folder: Path) -> Iterator[Pages]:
 _Answer = tuple[HTTPStatus, str, str]
 
 
-def _page(folder: Path, sources: _Sources, path: str, query: Mapping[str, str]) -> _Answer | None:
+def _page(folder: Path, sources: _Sources, path: str, query: Sequence[tuple[str, str]]) -> _Answer | None:
     # Names are looked up among what is there, never joined to a path: nothing outside can be reached.
+    answer: _Answer | None = None
     match path.strip("/").split("/"):
         case [""]:
-            return HTTPStatus.OK, _HTML, _index(folder)
+            answer = HTTPStatus.OK, _HTML, _index(folder)
         case ["runbooks", name] if name in (runbooks := _runbooks(folder)):
-            return HTTPStatus.OK, _MARKDOWN, runbooks[name].read_text("utf-8")
+            answer = HTTPStatus.OK, _MARKDOWN, runbooks[name].read_text("utf-8")
+        case ["runbooks", "index.html"] if (site := folder / "runbooks/index.html").is_file():
+            answer = HTTPStatus.OK, _HTML, site.read_text("utf-8")
         case ["d", uid, *_] if uid in (boards := _boards(folder)):
-            return HTTPStatus.OK, _HTML, _board(boards[uid], sources.prometheus_url, query)
+            answer = HTTPStatus.OK, _HTML, _board(boards[uid], sources.prometheus_url, dict(query))
         case ["logs"] if sources.log is not None and sources.log.is_file():
-            lines = sources.log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
-            return HTTPStatus.OK, _TEXT, "\n".join(lines) + "\n"
-    return None
+            lines = sources.log.read_text("utf-8", "replace").splitlines()
+            answer = HTTPStatus.OK, _TEXT, "\n".join(_that_fit(lines, query)) + "\n"
+        case [("traces" | "alertmanager") as place, *_]:
+            text = f"<p>No {_KEEPERS[place]} runs here. What was asked: <code>{escape(urlencode(query))}</code></p>\n"
+            answer = HTTPStatus.OK, _HTML, _html(place.capitalize(), text)
+    return answer
+
+
+_KEEPERS = {"traces": "Jaeger", "alertmanager": "Alertmanager"}
+
+
+def _that_fit(lines: Sequence[str], query: Sequence[tuple[str, str]]) -> list[str]:
+    """The last lines whose fields have one of the wanted values each; all of them when nothing is asked."""
+    wanted: dict[str, set[str]] = {}
+    for name, value in query:
+        wanted.setdefault(name, set()).add(value)
+    slower = [float(value) for value in wanted.pop("slower_than", ())]
+    if not wanted and not slower:
+        return list(lines[-_LOG_LINES:])
+    found = [line for line in lines if _fits(_fields(line), wanted, slower)]
+    return found[-_LOG_LINES:]
+
+
+def _fields(line: str) -> Mapping[str, Any]:
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _fits(fields: Mapping[str, Any], wanted: Mapping[str, set[str]], slower: Sequence[float]) -> bool:
+    seconds = fields.get("duration_seconds") or 0.0
+    return all(fields.get(name) in values for name, values in wanted.items()) and all(seconds > one for one in slower)
 
 
 def _runbooks(folder: Path) -> dict[str, Path]:
@@ -128,7 +188,8 @@ def _boards(folder: Path) -> dict[str, dict[str, Any]]:
 def _index(folder: Path) -> str:
     runbooks = [(f"/runbooks/{quote(name)}", name) for name in _runbooks(folder)]
     boards = [(f"/d/{quote(uid)}/", str(board.get("title", uid))) for uid, board in _boards(folder).items()]
-    return _html("Boards and runbooks", _list(boards) + _list(runbooks))
+    site = [("/runbooks/index.html", "All runbooks")] if (folder / "runbooks/index.html").is_file() else []
+    return _html("Boards and runbooks", _list(boards) + _list(site + runbooks))
 
 
 def _list(links: list[tuple[str, str]]) -> str:

@@ -22,6 +22,7 @@ from slo.metrics.edge import (
     ROUTE53_HEALTH_CHECK_HEALTHY,
     WAF_REQUESTS,
 )
+from slo.runbook import Runbook, Step
 
 OWNER = "loyalty-sre"
 MONTH = Rolling(days=30)
@@ -32,6 +33,17 @@ UNSEEN = timedelta(hours=1)
 _REQUESTS_PER_SECOND = Decimal(27)  # all of the redemption's, as its own promises expect
 
 sources = (Source(component=Component.EDGE, process="exporters", metrics=EDGE_METRICS),)
+
+_TARGETS = 'aws elbv2 describe-target-health --target-group-arn "$TARGET_GROUP_ARN"  # which are unhealthy, and why'
+_PODS = "kubectl get pods -l app.kubernetes.io/name=redemption -o wide  # the pods behind the targets"
+_BALANCER = (
+    'aws elbv2 describe-load-balancers --load-balancer-arns "$LOAD_BALANCER_ARN" '
+    "--query 'LoadBalancers[0].[State,AvailabilityZones]'  # as AWS sees it"
+)
+_WAF = (
+    'aws wafv2 get-sampled-requests --web-acl-arn "$WEB_ACL_ARN" --rule-metric-name "$RULE" --scope REGIONAL '
+    '--time-window StartTime="$START",EndTime="$END" --max-items 100  # who is blocked, by which rule'
+)
 
 availability = Slo(
     service="edge",
@@ -50,6 +62,39 @@ availability = Slo(
     owner=OWNER,
     expected_events_per_second=_REQUESTS_PER_SECOND,
     absent_after=UNSEEN,
+    runbook=Runbook(
+        impact=(
+            "Guests and partners get an error page of the load balancer or of the service. Those with "
+            '`outcome="elb_error"` never reached the service, so its own alerts stay silent about them.'
+        ),
+        diagnosis=(
+            _TARGETS,
+            _PODS,
+            _BALANCER,
+            "kubectl rollout history deployment/redemption  # a release just before?",
+        ),
+        mitigation=(
+            Step(
+                "Follow `RedemptionAvailabilityPage`",
+                '`outcome="target_error"` leads, or that alert fires as well',
+                "as it says there",
+            ),
+            Step(
+                "`kubectl rollout undo deployment/redemption`",
+                "targets became unhealthy with a release",
+                "its fixes go too",
+            ),
+            Step(
+                "Undo the last change of the load balancer, its rules, certificates or security groups",
+                '`outcome="elb_error"` leads, and pods are healthy',
+                "what it was made for is gone again",
+            ),
+        ),
+        escalation=(
+            "Healthy pods and errors of the load balancer for more than ten minutes: open a case with AWS as "
+            "production system down, and call the network's on-call."
+        ),
+    ),
 )
 
 latency = Slo(
@@ -69,6 +114,28 @@ latency = Slo(
     owner=OWNER,
     expected_events_per_second=_REQUESTS_PER_SECOND,
     absent_after=UNSEEN,
+    runbook=Runbook(
+        impact="Everything feels slow, for partners as for guests: pages, balances, redemptions. Some give up.",
+        diagnosis=(_TARGETS, _PODS, "kubectl top pods -l app.kubernetes.io/name=redemption  # is one far busier?"),
+        mitigation=(
+            Step(
+                "Follow `RedemptionLatencyFastPage`",
+                "that alert fires as well: then the service itself is slow",
+                "as it says there",
+            ),
+            Step(
+                "Delete the slow pod: `kubectl delete pod NAME`",
+                "one target is slow and the others are not",
+                "its requests end within their drain; the rest get its load",
+            ),
+            Step(
+                "Add pods: `kubectl scale deployment/redemption --replicas N`",
+                "requests wait in front of all pods, and the database is not busy",
+                "more connections to the database",
+            ),
+        ),
+        escalation="The service measures itself fast and this does not: call the network's on-call.",
+    ),
 )
 
 reachability = Slo(
@@ -86,18 +153,45 @@ reachability = Slo(
     ),
     owner=OWNER,
     absent_after=UNSEEN,
+    runbook=Runbook(
+        impact=(
+            "From some places of the world, or from all, the service cannot be reached: the app says that there is no "
+            "connection. No request arrives, so nothing else tells of it."
+        ),
+        diagnosis=(
+            'dig +short "$DOMAIN" @1.1.1.1  # does the name still lead to us?',
+            'curl --fail --silent --show-error --output /dev/null "https://$DOMAIN/livez"  # from outside our network',
+            'openssl s_client -connect "$DOMAIN:443" -servername "$DOMAIN" </dev/null  # the certificate, and its end',
+            (
+                'aws route53 get-health-check-status --health-check-id "$HEALTH_CHECK_ID"  # from which places it '
+                "fails, why"
+            ),
+            _BALANCER,
+        ),
+        mitigation=(
+            Step(
+                "Undo the last change of DNS, certificate, WAF or load balancer",
+                "one was made in the last day; names are cached for as long as their TTL",
+                "what it was made for is gone again",
+            ),
+            Step(
+                "Renew or replace the certificate",
+                "it has ended, or does not hold the name",
+                "none",
+            ),
+            Step(
+                "Set the WAF rule that blocks the health checkers to count",
+                "the health check gets 403",
+                "what the rule keeps out comes in",
+            ),
+        ),
+        escalation=(
+            "Not ours within ten minutes of looking: call the network's on-call, open a case with AWS, and look at "
+            "health.aws.amazon.com. Tell the hotels' service desk."
+        ),
+    ),
 )
 
-_TARGETS = 'aws elbv2 describe-target-health --target-group-arn "$TARGET_GROUP_ARN"  # which are unhealthy, and why'
-_PODS = "kubectl get pods -l app.kubernetes.io/name=redemption -o wide  # the pods behind the targets"
-_BALANCER = (
-    'aws elbv2 describe-load-balancers --load-balancer-arns "$LOAD_BALANCER_ARN" '
-    "--query 'LoadBalancers[0].[State,AvailabilityZones]'  # as AWS sees it"
-)
-_WAF = (
-    'aws wafv2 get-sampled-requests --web-acl-arn "$WEB_ACL_ARN" --rule-metric-name "$RULE" --scope REGIONAL '
-    '--time-window StartTime="$START",EndTime="$END" --max-items 100  # who is blocked, by which rule'
-)
 
 causes = (
     Cause(

@@ -37,6 +37,7 @@ from slo.metrics.eks import (
     KUBE_PDB_HEALTHY,
     KUBE_POD_STATUS_UNSCHEDULABLE,
 )
+from slo.runbook import Runbook, Step
 
 OWNER = "loyalty-sre"
 MONTH = Rolling(days=30)
@@ -47,6 +48,10 @@ sources = (
     Source(component=Component.EKS, process="kube-state-metrics", metrics=KUBE_METRICS),
     Source(component=Component.EKS, process="Karpenter", metrics=KARPENTER_METRICS),
 )
+
+_NODES = "kubectl get nodes -L topology.kubernetes.io/zone -L karpenter.sh/nodepool  # which zones have nodes"
+_NODE_CLAIMS = "kubectl get nodeclaims -o wide  # what Karpenter has asked for, and how far it is"
+_PENDING = "kubectl get pods --all-namespaces --field-selector status.phase=Pending  # who has no place"
 
 # --- promises -------------------------------------------------------------------------------------------------------
 
@@ -66,6 +71,41 @@ zones = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Guests notice nothing as long as the other zones carry the load. The loss of another one now would be an "
+            "outage."
+        ),
+        diagnosis=(
+            _NODES,
+            _NODE_CLAIMS,
+            (
+                "kubectl logs --namespace kube-system -l app.kubernetes.io/name=karpenter --since 30m  # why it "
+                "brings none"
+            ),
+            "aws health describe-events --filter eventStatusCodes=open  # is a zone of AWS in trouble?",
+        ),
+        mitigation=(
+            Step(
+                "Allow more instance types in the NodePool",
+                "Karpenter says that there is no capacity",
+                "other types may be slower or dearer",
+            ),
+            Step(
+                "Free addresses in the zone's subnet, or add a subnet",
+                "it says that there are no free addresses",
+                "none for what runs",
+            ),
+            Step(
+                "Do nothing but watch the headroom",
+                "AWS has lost the zone",
+                "with one zone less, three tenths of headroom are about what is missing",
+            ),
+        ),
+        escalation=(
+            "Two zones without nodes: call the platform's on-call now. One: working hours, if the headroom holds."
+        ),
+    ),
 )
 
 headroom = Slo(
@@ -85,6 +125,31 @@ headroom = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Guests notice nothing yet. A sale that begins now, or a zone that is lost, would find no room for a few "
+            "minutes: requests would be shed."
+        ),
+        diagnosis=(_NODES, _PENDING, _NODE_CLAIMS, "kubectl top nodes  # what is used, against what is asked for"),
+        mitigation=(
+            Step(
+                "Wait for Karpenter",
+                "nodes are on their way; three minutes are usual",
+                "none",
+            ),
+            Step(
+                "Raise the NodePool's limit",
+                "it is reached",
+                "costs; look first at what asks for so much",
+            ),
+            Step(
+                "Scale down what can wait: batch jobs, previews",
+                "there is no capacity to be had",
+                "their work comes later",
+            ),
+        ),
+        escalation="Before an announced sale call the platform's on-call when it is not back an hour ahead of it.",
+    ),
 )
 
 # --- causes ---------------------------------------------------------------------------------------------------------

@@ -17,11 +17,17 @@ from slo.metrics.queue import (
     SQS_MESSAGES_VISIBLE,
     SQS_OLDEST_MESSAGE_AGE,
 )
+from slo.runbook import Runbook, Step
 
 OWNER = "loyalty-sre"
 MINUTE = timedelta(minutes=1)
 
 sources = (Source(component=Component.QUEUE, process="exporters", metrics=QUEUE_METRICS),)
+
+_COUNTS = (
+    'aws sqs get-queue-attributes --queue-url "$QUEUE_URL" --attribute-names All  # what waits, and what is in flight'
+)
+_WORKERS = "kubectl get pods -l app.kubernetes.io/component=worker  # are there workers, and do they restart?"
 
 waiting = Slo(
     service="queue",
@@ -39,12 +45,40 @@ waiting = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Guests whose redemption was accepted for later wait for more than five minutes. It is what "
+            "`RedemptionSettlementPage` tells, as SQS itself sees it."
+        ),
+        diagnosis=(
+            _COUNTS,
+            _WORKERS,
+            "kubectl logs -l app.kubernetes.io/component=worker --since 30m  # what stops them",
+        ),
+        mitigation=(
+            Step(
+                "Start or add workers: `kubectl scale deployment/redemption-worker --replicas N`",
+                "there are none, or too few, and the ledger answers",
+                "more load on the ledger",
+            ),
+            Step(
+                "Mend the ledger first",
+                "it does not answer; then workers receive nothing, on purpose",
+                "none: messages are kept for days",
+            ),
+            Step(
+                "`redemption-service redrive`",
+                "there are dead letters, and what killed them is mended",
+                "settling twice settles once, so none",
+            ),
+        ),
+        escalation=(
+            "If this fires and `RedemptionSettlementPage` does not, no worker reports: treat it as that page, and call "
+            "the owner now."
+        ),
+    ),
 )
 
-_COUNTS = (
-    'aws sqs get-queue-attributes --queue-url "$QUEUE_URL" --attribute-names All  # what waits, and what is in flight'
-)
-_WORKERS = "kubectl get pods -l app.kubernetes.io/component=worker  # are there workers, and do they restart?"
 
 causes = (
     Cause(

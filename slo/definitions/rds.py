@@ -30,6 +30,7 @@ from slo.metrics.rds import (
     RDS_TRANSACTION_IDS_USED,
     RDS_WAL_DISK,
 )
+from slo.runbook import Runbook, Step
 
 OWNER = "loyalty-sre"
 MONTH = Rolling(days=30)
@@ -37,6 +38,23 @@ MINUTE = timedelta(minutes=1)
 _GIB = 1024**3
 
 sources = (Source(component=Component.RDS, process="exporters", metrics=RDS_METRICS),)
+
+_ACTIVITY = (
+    'psql "$LEDGER_URL" --command "select state, wait_event_type, count(*) from pg_stat_activity group by 1, 2'
+    ' order by 3 desc"'
+    "  # who works, who waits, and for what"
+)
+_LONGEST = (
+    'psql "$LEDGER_URL" --command "select pid, now() - xact_start as open, left(query, 80) from pg_stat_activity'
+    ' where xact_start is not null order by 2 desc limit 10"  # the longest transactions'
+)
+_INSTANCE = (
+    'aws rds describe-db-instances --db-instance-identifier "$INSTANCE" '
+    "--query 'DBInstances[0].[DBInstanceStatus,MultiAZ,AllocatedStorage,DBInstanceClass]'  # as RDS sees it"
+)
+_EVENTS = (
+    'aws rds describe-events --source-type db-instance --source-identifier "$INSTANCE" --duration 1440  # what happened'
+)
 
 # --- promises -------------------------------------------------------------------------------------------------------
 
@@ -56,6 +74,38 @@ availability = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Redemptions go to the queue: guests are told that their points are settled soon. Balances and statements "
+            "fail. After five minutes the first guests wait longer than we promise, and the redemption's own "
+            "alerts page."
+        ),
+        diagnosis=(_INSTANCE, _EVENTS, _ACTIVITY),
+        mitigation=(
+            Step(
+                "Wait two minutes",
+                "RDS says that it fails over or restarts",
+                "none: the queue takes the redemptions",
+            ),
+            Step(
+                "`aws rds reboot-db-instance --force-failover --db-instance-identifier NAME`",
+                "it is `available` for RDS, takes no connections, and has a standby",
+                "one or two minutes more without a database",
+            ),
+            Step(
+                "Restore to a point in time, beside the old instance",
+                "storage or instance are lost in both zones",
+                (
+                    "hours; what was booked after that point is missing, and must be settled again from the queue and "
+                    "the logs"
+                ),
+            ),
+        ),
+        escalation=(
+            "When a redemption pages as well: call the database's on-call. No failover within five minutes: open a "
+            "case with AWS as production system down."
+        ),
+    ),
 )
 
 disk_latency = Slo(
@@ -74,19 +124,38 @@ disk_latency = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Every redemption waits for its commit to reach the disk, so guests feel it first as slowness at the desk."
+        ),
+        diagnosis=(
+            _ACTIVITY,
+            _LONGEST,
+            _INSTANCE,
+        ),
+        mitigation=(
+            Step(
+                "End the query that reads most: `select pg_cancel_backend(PID)`",
+                "a report or an export runs on the writer",
+                "whoever runs it must ask again, of the reader",
+            ),
+            Step(
+                "Raise the volume's IOPS or throughput",
+                "the volume is at its limit",
+                "costs; AWS allows the next change of it only after six hours",
+            ),
+            Step(
+                "Wait",
+                "a backup or AWS's maintenance is under way, and no redemption pages",
+                "it may take an hour",
+            ),
+        ),
+        escalation="Call the database's on-call when `RedemptionLatencyFastPage` fires as well. Else working hours.",
+    ),
 )
 
 # --- causes ---------------------------------------------------------------------------------------------------------
 
-_ACTIVITY = (
-    'psql "$LEDGER_URL" --command "select state, wait_event_type, count(*) from pg_stat_activity group by 1, 2'
-    ' order by 3 desc"'
-    "  # who works, who waits, and for what"
-)
-_LONGEST = (
-    'psql "$LEDGER_URL" --command "select pid, now() - xact_start as open, left(query, 80) from pg_stat_activity'
-    ' where xact_start is not null order by 2 desc limit 10"  # the longest transactions'
-)
 _OLDEST_TABLES = (
     'psql "$LEDGER_URL" --command "select relname, age(relfrozenxid) from pg_class where relkind = \'r\''
     ' order by 2 desc limit 10"  # the tables that need vacuum most'
@@ -95,13 +164,6 @@ _SLOTS = (
     'psql "$LEDGER_URL" --command "select slot_name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)'
     ' from pg_replication_slots"'
     "  # who holds the log back, by how many bytes"
-)
-_INSTANCE = (
-    'aws rds describe-db-instances --db-instance-identifier "$INSTANCE" '
-    "--query 'DBInstances[0].[DBInstanceStatus,MultiAZ,AllocatedStorage,DBInstanceClass]'  # as RDS sees it"
-)
-_EVENTS = (
-    'aws rds describe-events --source-type db-instance --source-identifier "$INSTANCE" --duration 1440  # what happened'
 )
 causes = (
     Cause(

@@ -31,6 +31,7 @@ from slo.metrics.redis import (
     REDIS_CLUSTER_STATE_OK,
     REDIS_EXPORTER_NAMES,
 )
+from slo.runbook import Runbook, Step
 
 OWNER = "loyalty-sre"
 MONTH = Rolling(days=30)
@@ -46,6 +47,14 @@ sources = (
         other="redis_exporter",
     ),
 )
+
+_GROUP = (
+    'aws elasticache describe-replication-groups --replication-group-id "$GROUP" '
+    "--query 'ReplicationGroups[0].[Status,AutomaticFailover,NodeGroups]'  # as ElastiCache sees it"
+)
+_EVENTS = "aws elasticache describe-events --duration 1440  # what happened in a day"
+_SLOW = 'valkey-cli -h "$NODE" --tls slowlog get 20  # the slowest commands of that node'
+_CLUSTER = 'valkey-cli -h "$NODE" --tls cluster nodes  # who has which slots, and who is down'
 
 # --- promises -------------------------------------------------------------------------------------------------------
 
@@ -65,6 +74,31 @@ availability = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Guests notice nothing: no redemption waits for Valkey. Replays ask the ledger, which is more load, and "
+            "limits of clients are counted by each pod for itself, so a client may send more than it agreed to."
+        ),
+        diagnosis=(_CLUSTER, _GROUP, _EVENTS),
+        mitigation=(
+            Step(
+                "Wait a minute",
+                "a failover is under way",
+                "none",
+            ),
+            Step(
+                "`aws elasticache test-failover --replication-group-id NAME --node-group-id SHARD`",
+                "a shard has no primary, and a replica lives",
+                "writes of the last moment are lost: hints and counts, no points",
+            ),
+            Step(
+                "Run without it: unset `REDEMPTION_VALKEY_URL`, and roll the pods",
+                "it hurts more than it helps, as calls hang",
+                "no shared limits: watch the load on the ledger",
+            ),
+        ),
+        escalation="Working hours, unless a promise of the redemption pages as well: then tell whoever works on that.",
+    ),
 )
 
 latency = Slo(
@@ -84,17 +118,35 @@ latency = Slo(
     owner=OWNER,
     alerts=(Alert(Severity.TICKET),),
     absent_after=15 * MINUTE,
+    runbook=Runbook(
+        impact=(
+            "Guests notice nothing: the service gives up on Valkey long before they could. More replays go to the "
+            "ledger."
+        ),
+        diagnosis=(_SLOW, _CLUSTER, _GROUP),
+        mitigation=(
+            Step(
+                "Stop what sends the slowest commands",
+                "the slow log shows commands that are not the service's",
+                "whoever needs them must find another way",
+            ),
+            Step(
+                "Add a shard",
+                "one engine's processor is busy",
+                "keys move for half an hour, which is load itself",
+            ),
+            Step(
+                "Take a larger node type",
+                "the network of a node is at its limit",
+                "a failover for each shard",
+            ),
+        ),
+        escalation="Working hours.",
+    ),
 )
 
 # --- causes ---------------------------------------------------------------------------------------------------------
 
-_GROUP = (
-    'aws elasticache describe-replication-groups --replication-group-id "$GROUP" '
-    "--query 'ReplicationGroups[0].[Status,AutomaticFailover,NodeGroups]'  # as ElastiCache sees it"
-)
-_EVENTS = "aws elasticache describe-events --duration 1440  # what happened in a day"
-_SLOW = 'valkey-cli -h "$NODE" --tls slowlog get 20  # the slowest commands of that node'
-_CLUSTER = 'valkey-cli -h "$NODE" --tls cluster nodes  # who has which slots, and who is down'
 _BIG = 'valkey-cli -h "$NODE" --tls --bigkeys  # the largest keys; it scans all of them, slowly'
 
 causes = (

@@ -7,6 +7,7 @@ Prometheus itself puts on every series; here they are the only labels that tell 
 from slo.metrics.kinds import Counter, Gauge, Metric
 
 _TARGET = ("job", "instance")
+_ALERTMANAGER = ("alertmanager",)  # its address
 _GROUP = ("rule_group",)  # the file and the name of the group, with a semicolon between
 
 SCRAPE_UP = Gauge("up", "1 when the last scrape of the target had an answer, 0 when not.", open_labels=_TARGET)
@@ -40,11 +41,13 @@ RULE_FAILURES = Counter(
 )
 NOTIFICATIONS_QUEUED = Gauge(
     "prometheus_notifications_queue_length",
-    "Alerts that wait to be sent to Alertmanager.",
+    "Alerts that wait to be sent to an Alertmanager.",
+    open_labels=_ALERTMANAGER,
 )
 NOTIFICATIONS_DROPPED = Counter(
     "prometheus_notifications_dropped_total",
-    "Alerts that were given up, as no Alertmanager took them.",
+    "Alerts that were given up, as the Alertmanager did not take them.",
+    open_labels=_ALERTMANAGER,
 )
 HEAD_SERIES = Gauge("prometheus_tsdb_head_series", "Series in memory.")
 

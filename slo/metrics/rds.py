@@ -1,7 +1,8 @@
 """RDS for PostgreSQL: CloudWatch, and what RDS says of its instances and their events.
 
 CloudWatch's names and dimensions: Amazon RDS User Guide, "Amazon CloudWatch metrics for Amazon RDS". The `DBLoad` ones
-come from Performance Insights, and only while there is load: a series that is missing is a database that rests.
+come from Performance Insights, and only while there is load: a series that is missing is a database that rests. What
+sessions wait for is asked of Performance Insights itself; its types are PostgreSQL's, and CPU for sessions that work.
 """
 
 from slo.metrics.aws import AWS_LABELS, PERCENT
@@ -142,6 +143,12 @@ RDS_LOAD = Gauge(
     ),
 )
 
+RDS_LOAD_BY_WAIT = Gauge(
+    "rds_load_by_wait_sessions",
+    "Sessions that are active on average, by the type of what they wait for, where Performance Insights is on.",
+    open_labels=(*RDS_LABELS, "wait_event_type"),
+)
+
 RDS_CONNECTIONS_USED = Gauge(
     "rds_connections_used_ratio",
     "Open connections among those that the instance class allows by default, 0 to 1.",
@@ -258,6 +265,7 @@ RDS_METRICS = (
     RDS_CPU_UTILIZATION,
     RDS_LOAD_RELATIVE,
     RDS_LOAD,
+    RDS_LOAD_BY_WAIT,
     RDS_CONNECTIONS_USED,
     RDS_MEMORY_FREEABLE,
     RDS_MEMORY_FREEABLE_RATIO,

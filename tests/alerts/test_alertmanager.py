@@ -21,9 +21,7 @@ import pytest
 import yaml
 
 from alerts.alertmanager import (
-    PagerDuty,
     Receivers,
-    Slack,
     Timing,
     Timings,
     Webhook,
@@ -64,10 +62,10 @@ def test_no_secret_is_in_the_tree() -> None:
     assert str(artefact.path) == "alertmanager/alertmanager.yaml"
     receivers = yaml.safe_load(artefact.text)["receivers"]
     configs = [config for receiver in receivers for kind in receiver if kind != "name" for config in receiver[kind]]
-    assert len(configs) == 3
+    assert len(configs) == 4
     for config in configs:
-        assert {"routing_key_file", "api_url_file", "url_file"} & set(config)
-        assert not {"routing_key", "service_key", "api_url", "url"} & set(config)
+        assert {"routing_key_file", "api_url_file", "url_file", "auth_password_file"} & set(config)
+        assert not {"routing_key", "service_key", "api_url", "url", "auth_password"} & set(config)
 
 
 def test_a_webhook_has_one_address() -> None:
@@ -419,44 +417,3 @@ def test_the_heartbeat_goes_on(inbox: Inbox, start: Callable[[dict[str, Any]], A
     gaps = sorted(after - before for before, after in pairwise(times))
     assert gaps[len(gaps) // 2] < 1.5
     assert not inbox.at("/page") + inbox.at("/ticket")
-
-
-@pytest.mark.e2e
-def test_the_default_receivers_deliver(
-    inbox: Inbox, start: Callable[[dict[str, Any]], Alertmanager], tmp_path: Path
-) -> None:
-    """PagerDuty, Slack and webhook read their secrets from files and carry the alerts' texts and links."""
-    for file, secret in (
-        ("key", "k" * 32),
-        ("slack", f"{inbox.url}/slack"),
-        ("hook", f"{inbox.url}/watchdog"),
-    ):
-        (tmp_path / file).write_text(secret)
-    receivers = Receivers(
-        page=PagerDuty(routing_key_file=str(tmp_path / "key")),
-        ticket=Slack(api_url_file=str(tmp_path / "slack")),
-        watchdog=Webhook(url_file=str(tmp_path / "hook")),
-    )
-    document = _document(receivers=receivers, timings=QUICK)
-    document["global"] = {"pagerduty_url": f"{inbox.url}/v2/enqueue"}
-    alertmanager = start(document)
-    alertmanager.post(
-        _page(AVAILABILITY),
-        _ticket(LATENCY),
-        _ticket(compile_slo(redemption.settlement)),
-        {"labels": {"alertname": "Watchdog", "severity": names.WATCHDOG_SEVERITY}},
-    )
-    page = inbox.first("/v2/enqueue")
-    assert page["routing_key"] == "k" * 32
-    assert page["payload"]["severity"] == "critical"
-    assert page["links"] == [
-        {"href": "https://runbooks.example.com/RedemptionAvailabilityPage.md", "text": "Runbook"},
-        {"href": "https://grafana.example.com/d/slo-detail?a=1&b=2", "text": "Dashboard"},
-    ]
-    (ticket,) = inbox.first("/slack")["attachments"]
-    assert ticket["title"] == "FIRING: redemption"
-    for name in ("RedemptionLatencyFastTicket", "RedemptionSettlementTicket"):
-        assert f"*FIRING* {name}'s summary.\n{name}'s description.\n" in ticket["text"]
-        assert f"<https://runbooks.example.com/{name}.md|Runbook>" in ticket["text"]
-    assert "<https://grafana.example.com/d/slo-detail?a=1&b=2|Dashboard>" in ticket["text"]
-    inbox.first("/watchdog")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import promql_parser
 import pytest
 import yaml
 
+from alerts.links import cause_links
 from alerts.prometheus import cause_rule, render_causes
 from alerts.runbooks import render as render_runbooks
 from slo.causes import Cause, Component, Query, Threshold
@@ -129,6 +131,10 @@ def test_every_cause_has_a_runbook_that_says_it_all() -> None:
         for command in cause.diagnosis:
             assert command.partition("  # ")[0] in page
         assert f"[{cause.alert_name}]({cause.alert_name}.md)" in pages["README.md"]
+        order = ["Meaning", "Impact", "First look", "Diagnosis", "Mitigation", "Escalation", "The end"]
+        assert re.findall(r"^## (.+)$", page, re.MULTILINE) == order
+        assert f"[Dashboard]({cause_links(cause, SETTINGS.links).dashboard})" in page
+        assert f"alertname={cause.alert_name}\n```" in page
     assert "`rds/disk-latency`" in pages["RdsDiskQueueDeep.md"]
 
 

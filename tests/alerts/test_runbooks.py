@@ -50,6 +50,7 @@ from slo.metrics import (
     Selection,
 )
 from slo.model import Slices
+from slo.runbook import Runbook, Step
 from slo.settings import Links
 from slo.sli import event_rates
 from tests.contract.places import ROOT
@@ -163,6 +164,40 @@ def test_it_says_who_answers_and_what_the_definition_links() -> None:
         if name not in {"README", "Watchdog"}:
             assert "**night-crew** answers" in text
             assert "- [Ledger notes](https://w.example.com/l)" in text
+
+
+def test_what_only_people_know_comes_first() -> None:
+    """Impact, commands, steps and whom to call are the definition's; the general steps stand behind its own."""
+    own = Runbook(
+        impact="The desk waits.",
+        diagnosis=("uptime  # is it loaded?",),
+        mitigation=(Step("Turn it off | and on", "it hangs", "a minute"),),
+        escalation="Call the night porter.",
+    )
+    for name, text in _texts(compile_slo(replace(redemption.latency_fast, runbook=own))).items():
+        if name in {"README", "Watchdog"}:
+            continue
+        sections = _sections(text)
+        assert sections["Impact"].startswith("The desk waits.\n\n")
+        assert "```sh\n# is it loaded?\nuptime\n```" in sections["Diagnosis"]
+        assert sections["Escalation"].endswith("\n\nCall the night porter.")
+        if not name.endswith("Absent"):
+            first, general = sections["Mitigation"].split("If none of these fits:")
+            assert "| Turn it off \\| and on | it hangs | a minute |" in first
+            assert "| Undo the last change" in general
+
+
+def test_without_it_the_general_advice_stands_alone() -> None:
+    """A definition from elsewhere, of a Sloth spec say, says nothing more; no page has a gap for it."""
+    for text in _texts(compile_slo(replace(redemption.latency_fast, runbook=None))).values():
+        assert "If none of these fits" not in text
+        assert "yours to fill in" not in text
+        assert "None" not in text.replace("None of the", "")
+
+
+def _sections(text: str) -> dict[str, str]:
+    _, *parts = re.split(r"^## (.+)$", text.strip(), flags=re.MULTILINE)
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
 # --- computed -------------------------------------------------------------------------------------------------------

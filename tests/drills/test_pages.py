@@ -101,7 +101,6 @@ def test_a_variable_that_is_not_chosen_means_all(served: Pages) -> None:
         "/d/",
         "/grafana/folder/any-name.json",
         "/logs",
-        "/traces",
     ],
 )
 def test_anything_else_is_not_there(served: Pages, path: str) -> None:
@@ -136,6 +135,56 @@ def test_the_settings_of_the_links_lead_here(served: Pages, tmp_path: Path) -> N
     answer = httpx.get(served.links.logs, trust_env=False)
     assert answer.text.splitlines()[0] == "line 800"
     assert answer.text.splitlines()[-1] == "line 999"
+
+
+def test_logs_are_those_that_a_link_asks_for(served: Pages, tmp_path: Path) -> None:
+    """Of each field one of its values, and slower than a limit; what is no JSON fits nothing."""
+    log = tmp_path / "service.log"
+    lines = [
+        {"route": "GET /a", "outcome": "error", "duration_seconds": 0.1},
+        {"route": "GET /a", "outcome": "ok", "duration_seconds": 2},
+        {"route": "GET /b", "outcome": "shed", "duration_seconds": 3.5},
+        {"event": "started"},
+    ]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + "Traceback\n[1]\n")
+    served.show(log=log)
+    asked = {
+        "": lines,
+        "?outcome=error&outcome=shed": [lines[0], lines[2]],
+        "?outcome=error&outcome=shed&route=GET%20%2Fb": [lines[2]],
+        "?slower_than=1": [lines[1], lines[2]],
+        "?outcome=ok&slower_than=2": [],
+    }
+    for query, wanted in asked.items():
+        found = get(served, f"/logs{query}").text.splitlines()
+        assert [json.loads(line) for line in found if line.startswith("{")] == wanted, query
+
+
+def test_traces_and_silences_are_elsewhere(served: Pages) -> None:
+    """A link is sent on to the Jaeger or the Alertmanager that runs, and without one says so."""
+    for path in ("/traces/search?service=a%20b", "/alertmanager/?x=1"):
+        answer = get(served, path)
+        assert answer.status_code == 200
+        assert "runs here" in answer.text
+    assert "service=a+b" in get(served, "/traces/search?service=a%20b").text
+    served.show(jaeger_url="http://127.0.0.1:2", alertmanager_url="http://127.0.0.1:3")
+    sent = [get(served, path) for path in ("/traces/search?service=a%20b", "/alertmanager/")]
+    assert [answer.status_code for answer in sent] == [302, 302]
+    assert [answer.headers["location"] for answer in sent] == [
+        "http://127.0.0.1:2/search?service=a%20b",
+        "http://127.0.0.1:3/",
+    ]
+    assert served.links.traces == f"{served.url}/traces"
+    assert served.links.alertmanager == f"{served.url}/alertmanager"
+
+
+def test_all_runbooks_are_one_page(served: Pages, folder: Path) -> None:
+    """As it was generated, beside the runbooks; and it is listed first."""
+    assert get(served, "/runbooks/index.html").status_code == 404
+    (folder / "runbooks" / "index.html").write_text("<!DOCTYPE html><p>all")
+    answer = get(served, "/runbooks/index.html")
+    assert (answer.headers["content-type"], answer.text) == ("text/html; charset=utf-8", "<!DOCTYPE html><p>all")
+    assert '<a href="/runbooks/index.html">All runbooks</a>' in get(served, "/").text
 
 
 def test_a_prometheus_that_does_not_answer_is_told(served: Pages) -> None:

@@ -91,12 +91,49 @@ def test_all_faults_of_settings_are_told_at_once(tmp_path: Path) -> None:
         "unknown key 'definition' in [tool.slo]; known are cloudwatch, definitions, links, output",
         "definitions must be a list of packages or folders, ['slo.definitions'] say",
         "output must be a folder of its own below the settings file, 'generated' say, not '../generated'",
-        "unknown key 'runbook' in [tool.slo.links]; known are grafana, runbooks, traces, logs",
+        (
+            "unknown key 'runbook' in [tool.slo.links]; known are grafana, runbooks, traces, logs, "
+            "alertmanager, region, log_groups"
+        ),
         "[tool.slo.links] grafana must be an http, https or file URL, not 'grafana.example.com'",
         "[tool.slo.links] runbooks must be an http, https or file URL, not None",
         "[tool.slo.links] traces must be an http, https or file URL, not 3",
         "[tool.slo.links] logs must be an http, https or file URL, not 'ftp://logs.example.com'",
     )
+
+
+def test_links_may_lead_to_the_console_of_aws(tmp_path: Path) -> None:
+    """With a region and log groups, and with an Alertmanager, where each is there."""
+    more = 'alertmanager = "https://am.example.com/"\nregion = "eu-central-1"\nlog_groups = ["/slo/shop", "other"]\n'
+    links = load(make_project(tmp_path, f"{SETTINGS.rstrip()}\n{more}")).links
+    assert (links.alertmanager, links.region) == ("https://am.example.com", "eu-central-1")
+    assert links.log_groups == ("/slo/shop", "other")
+    assert not links.alarms
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        (
+            'region = "Frankfurt"\nlog_groups = ["a"]',
+            "region must be the code of a region, 'eu-central-1' say, not 'Frankfurt'",
+        ),
+        ("region = 3\nlog_groups = ['a']", "region must be the code of a region, 'eu-central-1' say, not 3"),
+        (
+            'region = "eu-west-1"',
+            "log_groups must be a list of one or more log groups, ['/slo/redemption'] say, not None",
+        ),
+        (
+            'region = "eu-west-1"\nlog_groups = ["a b"]',
+            "log_groups must be a list of one or more log groups, ['/slo/redemption'] say, not ['a b']",
+        ),
+        ('log_groups = ["a"]', "log_groups are of Logs Insights, which needs a region as well, 'eu-central-1' say"),
+        ('alertmanager = "here"', "alertmanager must be an http, https or file URL, not 'here'"),
+    ],
+)
+def test_a_console_that_cannot_be_is_told(tmp_path: Path, lines: str, problem: str) -> None:
+    """A region without log groups, or the other way round, would write links that open nothing."""
+    assert problems_of(tmp_path, f"{SETTINGS.rstrip()}\n{lines}\n") == (f"[tool.slo.links] {problem}",)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from alerts.cloudwatch.model import (
 )
 from alerts.cloudwatch.model import State as AlarmState
 from alerts.cloudwatch.validate import problems
-from drills.harness.sqs import REGION, SqsQueue, sqs_queue
+from drills.harness.moto import REGION, MotoServer, moto_server
 from slo import SloError
 
 ACCOUNT = "123456789012"  # moto's
@@ -170,19 +170,19 @@ class Time:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[SqsQueue]:
+def server() -> Iterator[MotoServer]:
     """One moto for all tests of this file."""
-    with sqs_queue() as running:
+    with moto_server() as running:
         yield running
 
 
 @pytest.fixture
-def moto(server: SqsQueue, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - boto3 ships no types
+def moto(server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - boto3 ships no types
     """CloudWatch as moto has it, without an alarm, by the client that is used in production."""
-    server.purge()
+    server.reset()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in {**server.environment(), "AWS_ENDPOINT_URL": server.endpoint_url}.items():
+    for name, value in {**server.environment(), "AWS_ENDPOINT_URL": server.url}.items():
         monkeypatch.setenv(name, value)
     return boto_client("cloudwatch", REGION)
 
