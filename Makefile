@@ -85,6 +85,7 @@ bench: $(READY) $(addprefix $(TOOLS)/,sloth prometheus promtool) ## measure what
 	$(BIN)/python -m benchmarks.rules
 	$(BIN)/python -m benchmarks.flash_sale
 	$(BIN)/python -m benchmarks.exporters
+	$(BIN)/python -m benchmarks.review
 
 bench-service: $(READY) $(TOOLS)/jaeger ## measure the redemption service on this machine; some minutes
 	$(BIN)/python -m benchmarks.service $(ARGS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from alerts import alertmanager, cloudwatch, notifications, openslo, prometheus, runbooks, site, sloth
+from alerts import alertmanager, canary, cloudwatch, notifications, openslo, prometheus, runbooks, site, sloth
 from alerts.alarms import linked
 from alerts.cloudwatch import cost
 from cli.spread import spread
@@ -45,6 +45,7 @@ def artefacts(
         *pages,
         *site.render(pages),
         *dashboards.render(compiled, settings.links, defined),
+        *canary.render(compiled),
         *sloth.render(compiled),
         *openslo.render(compiled),
     ]

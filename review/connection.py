@@ -21,7 +21,7 @@ from review.sigv4 import AwsKeys, SigV4
 _AMAZON_HOST = re.compile(r"aps-workspaces\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
 _HEADER = re.compile(r"([A-Za-z0-9-]+)\s*:\s*(.+)")
 _TIMEOUT_SECONDS = 60.0
-_TIMEOUT_SECONDS_MAX = 3600.0
+_TIMEOUT_SECONDS_MIN, _TIMEOUT_SECONDS_MAX = 0.001, 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class _Variables:
         text = self.text(name)
         with contextlib.suppress(ValueError):
             value = float(text) if text else default
-            if 0 < value <= _TIMEOUT_SECONDS_MAX:
+            if _TIMEOUT_SECONDS_MIN <= value <= _TIMEOUT_SECONDS_MAX:
                 return value
         raise ReviewError(f"SLO_PROMETHEUS_{name} is {text!r}; use a number of seconds up to {_TIMEOUT_SECONDS_MAX:g}")
 

@@ -14,6 +14,8 @@ from slo.policy import DEFAULT_POLICY, BudgetPolicy, Change, Step
 DATA_AGE_MAX = timedelta(minutes=30)
 """Older figures are no answer: an outage that takes the metrics away would read as the budget before it."""
 
+_RECORDED_SHARE_MIN = 0.95  # of the period; the rest is a restart here and there
+
 
 class Answer(StrEnum):
     """May it go out?"""
@@ -109,7 +111,7 @@ def _verdict(  # noqa: PLR0913, PLR0917 - what the answer hangs on
         return Verdict(slo=name, answer=Answer.UNKNOWN, left=left, reason=unknown or "")
     step = policy.in_force(budget.left)
     if step is None:
-        return Verdict(slo=name, answer=Answer.GO, left=left, reason=f"{_percent(budget.left)} of the budget is left.")
+        return Verdict(slo=name, answer=Answer.GO, left=left, reason=f"{_left(budget)}.")
     frozen = change in step.freezes
     return Verdict(
         slo=name,
@@ -134,10 +136,17 @@ def _why_unknown(budget: Budget | None, at: float, warnings: Sequence[str]) -> s
 def _reason(budget: Budget, step: Step, change: Change, *, frozen: bool) -> str:
     level = "the whole budget is gone" if step.left == 0 else f"{_percent(float(step.left))} or less is left"
     what = f"{change} changes are frozen" if frozen else f"{change} changes may go out"
-    adjusted = ""
+    return f"{_left(budget)}: as {level}, {what}. {step.text}"
+
+
+def _left(budget: Budget) -> str:
+    """What is left, and what else a reader must know of it."""
+    remarks = []
     if budget.spent != budget.spent_unadjusted:
-        adjusted = f" (without adjustments {_percent(1 - budget.spent_unadjusted)})"
-    return f"{_percent(budget.left)} of the budget is left{adjusted}: as {level}, {what}. {step.text}"
+        remarks.append(f"without adjustments {_percent(1 - budget.spent_unadjusted)}")
+    if budget.recorded < _RECORDED_SHARE_MIN:
+        remarks.append(f"known of {_percent(budget.recorded)} of the period")
+    return f"{_percent(budget.left)} of the budget is left" + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def _percent(share: float) -> str:

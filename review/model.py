@@ -334,7 +334,7 @@ class Review:
         source: Where the figures come from, without any secret.
         window: The period, in words.
         slos: One each, those with the least budget left first.
-        warnings: What the source said about its own answers. Not empty: the answers may be partial.
+        warnings: What the source said about its own answers, and what it did not answer. Not empty: parts are missing.
         notes: What else a reader must know.
         queries: How many questions were asked.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from ssl import SSLContext, create_default_context
 from types import TracebackType
@@ -15,6 +16,7 @@ import orjson
 
 from review.connection import Connection
 from review.errors import ReviewError
+from slo import conventions as names
 
 POINTS_MAX = 11_000  # what Prometheus allows for each series of a range query
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
@@ -114,7 +116,8 @@ class Prometheus:
     def _ask(self, path: str, parameters: Mapping[str, str], kind: str) -> list[Any]:
         self.queries += 1
         # Thanos alone knows `partial_response`: what it cannot reach becomes a warning instead of no answer at all.
-        form = {**parameters, "timeout": f"{self._timeout_seconds:g}s", "partial_response": "true"}
+        timeout = names.duration(timedelta(seconds=self._timeout_seconds))
+        form = {**parameters, "timeout": timeout, "partial_response": "true"}
         status, body = self._post(f"{self.url}/api/v1/{path}", form)
         try:
             answer = orjson.loads(body)

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TypeAlias
 
 from review.budget import Period, period_of
@@ -34,6 +34,7 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 _ID = "sloth_id"
 _STEPS_AFTER = 2  # a window is whole in the samples of the two intervals after it
 _CHUNK_POINTS = 2_880  # ten days: some megabytes for a hundred SLOs, and a step of progress
+_HOLES_MAX = 20
 _CAUSES_MAX = 5
 _CAUSES_SPAN_MAX = timedelta(days=1)
 _CAUSE_SHARE_MIN = 0.01
@@ -95,9 +96,6 @@ def latest(compiled: Sequence[CompiledSlo], now: float) -> float:
 class Reader:
     """Asks the questions of a review.
 
-    Attributes:
-        notes: What could not be had, of all that a review can do without.
-
     Args:
         prometheus: Whom.
         where: Labels that the recorded series must have besides, when one Prometheus holds several copies of an SLO.
@@ -110,15 +108,15 @@ class Reader:
         self._prometheus = prometheus
         self._where = dict(where or {})
         self._progress = progress or (lambda *_: None)
-        self.notes: list[str] = []
+        self._unanswered: list[str] = []
 
     @contextlib.contextmanager
     def optional(self, what: str) -> Iterator[None]:
-        """Note what cannot be had, and go on."""
+        """Warn of what cannot be had, of all that a review can do without, and go on."""
         try:
             yield
         except ReviewError as error:
-            self.notes.append(f"not known is {what}: {error}")
+            self._unanswered.append(f"not known is {what}: {error}")
 
     @property
     def source(self) -> str:
@@ -127,8 +125,8 @@ class Reader:
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What the server said about its own answers so far."""
-        return self._prometheus.warnings
+        """What the server said about its own answers so far, and what it did not answer."""
+        return (*self._prometheus.warnings, *self._unanswered)
 
     @property
     def queries(self) -> int:
@@ -224,7 +222,27 @@ class Reader:
         with self.optional("when in their interval the rules run, which moves events by minutes"):
             shifts = self._shifts(record, after, compiled)
         found = self._filled(what, self._coarse(record, grid.policy, compiled), after, compiled)
+        with self.optional(f"what was between recordings of {what}"):
+            self._fill_holes(found, record, after, compiled)
         return {key: _moved(values, shifts.get(key, 1.0), grid.points) for key, values in found.items()}
+
+    def _fill_holes(
+        self, found: Mapping[str, array[float]], record: str, grid: _Grid, compiled: Sequence[CompiledSlo]
+    ) -> None:
+        """Fill windows without a coarse sample from the fine ones, where there are any.
+
+        A rule that ran late leaves such a hole, and Thanos where it goes on with another replica. Nothing is filled
+        before the first sample of an SLO or after its last one.
+        """
+        base = self._base(record, grid.policy, compiled)
+        expr = self._one(promql.over_time("avg", base, grid.policy.coarse_interval))
+        for hole in _stretches({index for values in found.values() for index in _holes(values)})[:_HOLES_MAX]:
+            for series in self._range(expr, grid.at(hole[0]), grid.at(hole[-1]), grid.step):
+                values = found.get(series.labels.get(_ID, ""), array("d"))
+                for at, value in series.points:
+                    index = round((at - grid.at(0)) / grid.step)
+                    if index < len(values) and math.isnan(values[index]):
+                        values[index] = float(value) * grid.step
 
     def _shifts(self, record: str, grid: _Grid, compiled: Sequence[CompiledSlo]) -> dict[str, float]:
         """How many steps after a window's end the sample would be read that is centred on it, by SLO id.
@@ -386,6 +404,26 @@ def _fill(values: array[float], series: Series, first: float, step: float) -> No
         return
     for at, value in series.points:
         values[round((at - first) / step)] = float(value) * step
+
+
+def _holes(values: array[float]) -> Iterator[int]:
+    """The windows without a value that lie between two with one."""
+    if not math.isnan(math.fsum(values)):
+        return
+    known = [index for index, value in enumerate(values) if not math.isnan(value)]
+    for before, after in pairwise(known):
+        yield from range(before + 1, after)
+
+
+def _stretches(indices: Iterable[int]) -> list[range]:
+    """Numbers as stretches without a gap, the shortest first: in a long one there is rarely anything to find."""
+    found: list[range] = []
+    for index in sorted(indices):
+        if found and index == found[-1].stop:
+            found[-1] = range(found[-1].start, index + 1)
+        else:
+            found.append(range(index, index + 1))
+    return sorted(found, key=len)
 
 
 def _moved(values: array[float], shift: float, points: int) -> array[float]:

@@ -70,7 +70,7 @@ def review(
         window=names.duration(window) if window else _periods(compiled),
         slos=tuple(sorted(reviews, key=_urgency)),
         warnings=tuple(reader.warnings),
-        notes=(*reader.notes, *_notes_on_copies(copies)),
+        notes=tuple(_notes_on_copies(copies)),
         queries=reader.queries,
     )
 

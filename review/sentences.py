@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from review import words
 from review.model import AppliedAdjustment, Firing, Forecast, Incident, Review, SloReview
 
-PARTIAL = "Partial: parts of the answers may be missing. The source says:"
+PARTIAL = "Partial: parts of the answers may be missing."
 NOTHING = "-"
 
 _GAPS_SHOWN_MAX = 3

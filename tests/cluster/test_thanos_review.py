@@ -181,23 +181,16 @@ def test_a_store_that_is_forgotten_is_no_go_either(replicas: tuple[_Store, _Stor
         assert told.stdout.count("There is no data in the whole period.") == len(ALL)
 
 
-def test_a_store_that_hangs_is_a_clear_message(
-    replicas: tuple[_Store, _Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody waits for ever: after the time that one question may take, exit code 3 and what gives it more."""
+def test_what_hangs_is_a_clear_message(replicas: tuple[_Store, _Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store behind Thanos, or Thanos itself: nobody waits for ever, and exit code 3 says what gives it more time."""
     _, second = replicas
-    monkeypatch.setenv("SLO_PROMETHEUS_TIMEOUT_SECONDS", "1")
+    monkeypatch.setenv("SLO_PROMETHEUS_TIMEOUT_SECONDS", "0.5")
     with thanos_sidecar(second.server) as sidecar, _strict_query(sidecar) as querier:
-        with _stopped(sidecar.process):
-            for command in (review, gate):
+        for process, command in ((sidecar.process, review), (querier.metrics.process, gate)):
+            with _stopped(process):
                 told = _run(command, querier.metrics.url)
-                print("S", told.exit_code, told.stderr, told.stdout)
-        with _stopped(querier.metrics.process):
-            for command in (review, gate):
-                told = _run(command, querier.metrics.url)
-                assert told.exit_code == EXIT_UNKNOWN
-                assert "no answer in time; SLO_PROMETHEUS_TIMEOUT_SECONDS gives it more" in told.stderr
-        assert 0
+            assert told.exit_code == EXIT_UNKNOWN
+            assert "no answer in time; SLO_PROMETHEUS_TIMEOUT_SECONDS gives it more" in told.stderr
 
 
 @contextmanager

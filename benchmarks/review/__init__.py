@@ -1,0 +1,1 @@
+"""What a review of many SLOs costs, in time and in questions."""
