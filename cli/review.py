@@ -171,7 +171,7 @@ def _deliver(made: Review, form: str, file: Path | None) -> None:
     if file is not None:
         errors().print(f"wrote {file}", markup=False)
     if made.partial:
-        errors().print("[bold yellow]partial:[/] the source says that parts of its answers may be missing")
+        errors().print("[bold yellow]partial:[/] parts of the answers may be missing")
 
 
 @click.command(

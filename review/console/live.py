@@ -266,7 +266,7 @@ class Source:
     def _alerts(self, api: _Api) -> tuple[tuple[Alert, ...], list[str]]:
         """Every alert, and what is not known of them."""
         try:
-            alerts = [_alert(one) for one in api.get("/api/v1/alerts")["data"]["alerts"]]
+            alerts = [_alert(one) for one in api.get("/api/v1/alerts")["data"]["alerts"] or ()]  # null: Thanos has none
         except (ReviewError, KeyError, TypeError, ValueError, AttributeError) as error:
             return (), [f"Which alerts fire is not known: {error}"]
         notes = []
