@@ -24,7 +24,7 @@ quietly = $(if $(V),$(1),mkdir -p .tools/log; $(1) &>.tools/log/$(@F) || { cat .
 
 ##@ Every day
 
-.PHONY: help setup generate check demo test test-slow test-cluster
+.PHONY: help setup generate check demo test test-slow test-cluster test-e2e
 help: ## list these words
 	if [ -t 1 ] && [ -z "$${NO_COLOR-}" ]; then b=$$'\e[1m' c=$$'\e[36m' r=$$'\e[0m'; else b= c= r=; fi
 	awk -F ':.*## ' -v b="$$b" -v c="$$c" -v r="$$r" '
@@ -52,6 +52,9 @@ test-slow: $(READY) $(CORE) ## the tests of some minutes: every fault under load
 test-cluster: $(READY) $(TOOLS)/prometheus $(CLUSTER) $(KARPENTER_TYPES) ## the tests that need a Kubernetes or a Thanos, both real
 	$(BIN)/python -m pytest -m cluster $(ARGS)
 
+test-e2e: $(READY) $(CORE) ## let everything fail that can, and see who is told (five minutes)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m incident $(ARGS)
+
 ##@ Before a commit
 
 .PHONY: lint format lock ci
@@ -75,7 +78,7 @@ ci: ## all that CI does
 
 ##@ Now and then
 
-.PHONY: tools tools-cluster bench bench-service drill package clean distclean
+.PHONY: tools tools-cluster bench bench-service drill pictures package clean distclean
 tools: $(CORE) ## build the servers and checkers that the tests run (minutes, once)
 
 tools-cluster: $(CLUSTER) $(KARPENTER_TYPES) ## build a Kubernetes and a Thanos, for test-cluster (ten minutes, once)
@@ -92,6 +95,9 @@ bench-service: $(READY) $(TOOLS)/jaeger ## measure the redemption service on thi
 
 drill: $(READY) $(TOOLS)/toxiproxy-server ## hurt a running service in every known way, and judge; ARGS="--help" lists them
 	$(BIN)/python -m drills.faults $(ARGS)
+
+pictures: $(READY) $(addprefix $(TOOLS)/,prometheus promtool) ## draw each board, as a real Prometheus fills it, into docs/boards/
+	$(BIN)/python -m drills.pictures
 
 package: $(READY) ## build the wheel, and see that it works where nothing else is installed
 	rm -rf dist

@@ -23,8 +23,31 @@ DATASOURCE_TYPE = "prometheus"
 # What a panel of each type must say and grafanalib does not. A type that is not here is not used: most of grafanalib's
 # other classes stand for panels that Grafana has removed (graph, singlestat, the old heatmap) or changed since.
 _PANEL_DEFAULTS: Mapping[str, Json] = {
+    "heatmap": {
+        "fieldConfig": {"defaults": {"custom": {"scaleDistribution": {"type": "linear"}}}},
+        "options": {
+            "cellGap": 1,
+            "color": {
+                "exponent": 0.5,
+                "fill": "dark-orange",
+                "mode": "scheme",
+                "reverse": False,
+                "scale": "exponential",
+                "scheme": "Oranges",
+                "steps": 64,
+            },
+            "exemplars": {"color": "rgba(255,0,255,0.7)"},
+            "legend": {"show": True},
+            "rowsFrame": {"layout": "auto"},
+            "showValue": "never",
+            "tooltip": {"mode": "single", "showColorScale": True, "yHistogram": True},
+        },
+    },
     "stat": {
         "options": {"percentChangeColorMode": "standard", "showPercentChange": False, "wideLayout": True},
+    },
+    "state-timeline": {
+        "options": {"legend": {"calcs": [], "showLegend": False}, "tooltip": {"sort": "none"}},
     },
     "table": {
         "fieldConfig": {"defaults": {"custom": {"cellOptions": {"type": "auto"}, "inspect": False}}},
@@ -42,7 +65,9 @@ _ANY_PANEL_DEFAULTS: Json = {"fieldConfig": {"overrides": []}, "options": {}}
 _DEAD_IN_BOARD = frozenset({"__inputs", "hideControls", "rows", "sharedCrosshair", "style", "timepicker", "version"})
 _DEAD_IN_PANEL = frozenset({"color", "columns", "editable", "error", "fontSize", "mappings"})
 _DEAD_IN_TABLE_FIELD = frozenset({"displayMode"})
-_DEAD_IN_TARGET = frozenset({"interval", "intervalFactor", "metric", "query", "step", "target"})
+_DEAD_IN_TARGET = frozenset({"intervalFactor", "metric", "query", "step", "target"})
+_ALIVE_IN_ROW = ("collapsed", "gridPos", "id", "panels", "title", "type")
+_OLD_HEATMAP = "dataFormat"  # only grafanalib's has it: its heatmap is the one that Grafana has removed
 _DEAD_IN_VARIABLE = frozenset({"auto", "auto_count", "auto_min", "current", "useTags"})
 
 
@@ -65,7 +90,9 @@ def modern(board: Dashboard) -> Json:
 
 def _panel(panel: Json) -> Json:
     kind = panel["type"]
-    if kind not in _PANEL_DEFAULTS:
+    if kind == "row":
+        return {key: panel[key] for key in _ALIVE_IN_ROW}
+    if kind not in _PANEL_DEFAULTS or _OLD_HEATMAP in panel:
         allowed = ", ".join(sorted(_PANEL_DEFAULTS))
         raise ValueError(f"panel {panel['title']!r}: the type {kind!r} is not in the house look; use one of {allowed}")
     panel = _filled(_without(panel, _DEAD_IN_PANEL), _ANY_PANEL_DEFAULTS)
@@ -79,6 +106,8 @@ def _panel(panel: Json) -> Json:
 
 def _target(target: Json) -> Json:
     target = _without(target, _DEAD_IN_TARGET)
+    if not target["interval"]:
+        del target["interval"]
     return _with_datasource({**target, "editorMode": "code", "range": not target["instant"]})
 
 

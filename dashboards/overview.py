@@ -6,30 +6,33 @@ from collections.abc import Sequence
 
 from grafanalib.core import Dashboard
 
-from dashboards import looks, panels, slo_detail
-from dashboards.queries import SERVICE, SLO, Queries
+from dashboards import alerts, board, looks, panels, slo_detail
+from dashboards.marks import deployments
+from dashboards.queries import ALERT, SERVICE, SLO, Queries
 from slo import conventions as names
 from slo.compile import CompiledSlo
+from slo.matrix import Definitions
+from slo.settings import Links
 from slo.windows import Severity
 
 
-def board(compiled: Sequence[CompiledSlo]) -> Dashboard:
+def board_of(compiled: Sequence[CompiledSlo], defined: Definitions, links: Links) -> Dashboard:
     """The overview of these SLOs."""
     ask = Queries.of(compiled, which={})
     burning, pages, tickets = (
         f"count({query}) or vector(0)"
         for query in (
             f"{ask.worst_burn()} > 1",
-            ask.firing(**{names.SEVERITY_LABEL: Severity.PAGE}),
-            ask.firing(**{names.SEVERITY_LABEL: Severity.TICKET}),
+            alerts.all_of(Severity.PAGE),
+            alerts.all_of(Severity.TICKET),
         )
     )
-    return panels.board(
+    return board.board(
         names.OVERVIEW_UID,
         "SLO overview",
         "Every promise, what is left of its error budget and how fast that goes. For a look in the morning, and for "
         "the first minute of an incident.",
-        panels.Row(
+        board.Row(
             4,
             [
                 panels.stat(
@@ -63,12 +66,36 @@ def board(compiled: Sequence[CompiledSlo]) -> Dashboard:
                 ),
             ],
         ),
-        panels.Row(18, [_table(compiled, ask)]),
+        board.Row(18, [table("All SLOs", compiled, ask)]),
+        board.Row(10, [alerts.table(alerts.every(), links)]),
+        board.Row(8, [_burning(ask), _left(ask)]),
         shown="now-24h",
+        annotations=[board.annotation("Firing alerts", alerts.every(), f"{{{{{ALERT}}}}}"), *deployments(defined)],
     )
 
 
-def _table(compiled: Sequence[CompiledSlo], ask: Queries) -> panels.Panel:
+def _burning(ask: Queries) -> panels.Panel:
+    return panels.timeseries(
+        "Worst burn over time",
+        "The budget-true burn rate of each SLO: above 1 its budget does not last.",
+        panels.Query(ask.worst_burn(), f"{{{{{SERVICE}}}}}/{{{{{SLO}}}}}"),
+        unit=panels.TIMES,
+        steps=looks.burn_steps(ask),
+    )
+
+
+def _left(ask: Queries) -> panels.Panel:
+    return panels.timeseries(
+        "Budget left over time",
+        "What is left of each SLO's error budget: a step is an incident, a slope is a leak.",
+        panels.Query(ask.budget_left(), f"{{{{{SERVICE}}}}}/{{{{{SLO}}}}}"),
+        unit=panels.SHARE,
+        steps=looks.BUDGET_STEPS,
+    )
+
+
+def table(title: str, compiled: Sequence[CompiledSlo], ask: Queries) -> panels.Panel:
+    """A row for each SLO, what burns first."""
     link = panels.Link(
         "Open this SLO",
         panels.board_url(
@@ -81,7 +108,7 @@ def _table(compiled: Sequence[CompiledSlo], ask: Queries) -> panels.Panel:
     )
     burn_steps = looks.burn_steps(ask)
     return panels.table(
-        "All SLOs",
+        title,
         "Sorted by worst burn. A click on a name opens that SLO's own board.",
         [panels.Words("Service", SERVICE, link), panels.Words("SLO", SLO, link)],
         [

@@ -7,17 +7,12 @@ the datasource that the board's reader has chosen. This module knows Grafana and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any, TypeAlias
 
 from grafanalib import core
-
-from dashboards.modern import DATASOURCE_TYPE
-
-COLUMNS = 24  # the width of Grafana's grid
 
 # --- colours and units ----------------------------------------------------------------------------------------------
 
@@ -29,6 +24,7 @@ TIMES = "suffix:x"
 COUNT = "short"
 PER_SECOND = "cps"
 SECONDS = "s"
+BYTES = "bytes"  # of 1024
 WORDS = "string"
 
 Panel: TypeAlias = core.Panel
@@ -38,43 +34,38 @@ Steps: TypeAlias = Sequence[tuple[str, Decimal | int | None]]
 
 NO_STEPS: Steps = ((PLAIN, None),)
 
-# --- variables ------------------------------------------------------------------------------------------------------
+_NO_TINT = {GOOD: "transparent"}  # behind lines: only what is wrong is to be seen
 
-DATASOURCE = "datasource"
-_DATASOURCE = f"${{{DATASOURCE}}}"
+# --- queries --------------------------------------------------------------------------------------------------------
 
-_ON_TIME_RANGE_CHANGE = 2  # the values that exist depend on the time that is shown
-
-
-def datasource_variable() -> core.Template:
-    """Which Prometheus; every board's first variable."""
-    return core.Template(name=DATASOURCE, label="Data source", query=DATASOURCE_TYPE, type="datasource")
-
-
-def label_variable(name: str, title: str, selector: str, label: str) -> core.Template:
-    """The values of a label; a selector that reads another variable chains the two."""
-    return core.Template(
-        name=name,
-        label=title,
-        query=f"label_values({selector}, {label})",
-        dataSource=_DATASOURCE,
-        refresh=_ON_TIME_RANGE_CHANGE,
-    )
-
-
-def variable(name: str) -> str:
-    """A reference to a variable, as a label matcher takes it."""
-    return f"${name}"
-
+DATASOURCE = "datasource"  # the variable
+PLAIN_DATASOURCE = f"${{{DATASOURCE}}}"
 
 TIME_SHOWN = "$__range"  # the length of the time that the board shows, for a range selector
+RATE_INTERVAL = "$__rate_interval"  # at least four scrapes, and no point between two steps is left out
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A PromQL query and the name of its series, `{{label}}` allowed.
+
+    Attributes:
+        expr: PromQL.
+        legend: The name.
+        exemplars: Draw the traces that the scraper kept of single events; a click leads to each.
+    """
+
+    expr: str
+    legend: str
+    exemplars: bool = False
+
 
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link from a value.
+    """A link from a value or a panel.
 
     Attributes:
         title: What opens.
@@ -83,6 +74,9 @@ class Link:
 
     title: str
     url: str
+
+
+TIME_FROM, TIME_TO = "${__from:date:iso}", "${__to:date:iso}"  # the time that the board shows
 
 
 def column(title: str) -> str:
@@ -97,14 +91,6 @@ def board_url(uid: str, variables: Mapping[str, str]) -> str:
 
 
 # --- panels ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A PromQL query and the name of its series, `{{label}}` allowed."""
-
-    expr: str
-    legend: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +116,8 @@ def timeseries(  # noqa: PLR0913 - a panel's properties, all by name
     steps: Steps = NO_STEPS,
     styles: Sequence[Style] = (),
     stacked: bool = False,
-    minimum: int | None = 0,
+    links: Sequence[Link] = (),
+    step_min: str = "",
 ) -> core.TimeSeries:
     """Figures over time.
 
@@ -139,29 +126,31 @@ def timeseries(  # noqa: PLR0913 - a panel's properties, all by name
         description: What the figure is, and what to do with it.
         queries: One or more.
         unit: Grafana's id of the unit.
-        steps: Thresholds, drawn as dashed lines where there is more than one.
+        steps: Thresholds; what is beyond them is tinted, and their edges are dashed lines.
         styles: Series that look different.
         stacked: Areas on top of each other.
-        minimum: Where the axis begins; `None` where values may be negative.
+        links: Where a click on a line leads.
+        step_min: The shortest time between two points, `1m` say; by default that between two scrapes.
     """
     return core.TimeSeries(
         title=title,
         description=description,
-        dataSource=_DATASOURCE,
-        targets=_targets(queries, instant=False),
+        dataSource=PLAIN_DATASOURCE,
+        targets=_targets(queries, instant=False, step_min=step_min),
         unit=unit,
-        thresholds=_steps(steps),
-        thresholdsStyleMode="dashed" if len(steps) > 1 else "off",
+        thresholds=_steps([(_NO_TINT.get(colour, colour), value) for colour, value in steps]),
+        thresholdsStyleMode="dashed+area" if len(steps) > 1 else "off",
         overrides=[_styled(style) for style in styles],
         stacking={"group": "A", "mode": "normal"} if stacked else {},
         fillOpacity=30 if stacked else 0,
-        valueMin=minimum,
+        axisSoftMin=0,  # lower only where values are
         showPoints="never",
         tooltipMode="multi",
         tooltipSort="desc",
         legendDisplayMode="table",
         legendCalcs=["lastNotNull", "max"],
         maxDataPoints=None,
+        extraJson=_linked(links),
     )
 
 
@@ -179,7 +168,7 @@ def stat(  # noqa: PLR0913 - a panel's properties, all by name
     return core.Stat(
         title=title,
         description=description,
-        dataSource=_DATASOURCE,
+        dataSource=PLAIN_DATASOURCE,
         targets=_targets([Query(expr, title)], instant=True),
         format=unit,
         thresholds=_steps(steps),
@@ -191,6 +180,53 @@ def stat(  # noqa: PLR0913 - a panel's properties, all by name
         textMode="value",
         maxDataPoints=None,
     )
+
+
+def states(
+    title: str,
+    description: str,
+    *queries: Query,
+    steps: Steps,
+    links: Sequence[Link] = (),
+    step_min: str = "",
+) -> core.StateTimeline:
+    """What is true (1) or not (0) over time, a bar for each series; coloured by the steps."""
+    return core.StateTimeline(
+        title=title,
+        description=description,
+        dataSource=PLAIN_DATASOURCE,
+        targets=_targets(queries, instant=False, step_min=step_min),
+        thresholds=_steps(steps),
+        mappings=[{"type": "value", "options": {"0": {"text": "no"}, "1": {"text": "yes"}}}],
+        maxDataPoints=None,
+        extraJson=_linked(links),
+    )
+
+
+class _Heatmap(core.Panel):  # type: ignore[misc] # grafanalib has no types
+    """The heatmap of today, which grafanalib does not have."""
+
+    unit = ""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The panel."""
+        options = {"calculate": False, "yAxis": {"unit": self.unit}}
+        data: dict[str, Any] = self.panel_json({"type": "heatmap", "options": options})
+        return data
+
+
+def heatmap(title: str, description: str, query: Query, *, unit: str, links: Sequence[Link] = ()) -> core.Panel:
+    """How observations are spread over a histogram's buckets, over time; the query keeps `le`, its unit is `unit`."""
+    panel = _Heatmap(
+        title=title,
+        description=description,
+        dataSource=PLAIN_DATASOURCE,
+        targets=_targets([query], instant=False, format="heatmap"),
+        maxDataPoints=None,
+        extraJson=_linked(links),
+    )
+    panel.unit = unit
+    return panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +274,7 @@ def table(
     return core.Table(
         title=title,
         description=description,
-        dataSource=_DATASOURCE,
+        dataSource=PLAIN_DATASOURCE,
         targets=_targets([Query(one.expr, one.title) for one in figures], instant=True, format="table"),
         transformations=[{"id": "merge", "options": {}}, _named_columns(words, figures)],
         overrides=[*map(_words_override, words), *map(_figures_override, figures)],
@@ -255,18 +291,43 @@ def text(title: str, description: str, markdown: str) -> core.Text:
     return core.Text(title=title, description=description, content=markdown, maxDataPoints=None)
 
 
-def _targets(queries: Sequence[Query], *, instant: bool, format: str = "time_series") -> list[core.Target]:  # noqa: A002
+class _WithExemplars(core.Target):  # type: ignore[misc] # grafanalib has no types
+    """A query that asks for exemplars too, which grafanalib does not know."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The query."""
+        return {**super().to_json_data(), "exemplar": True}
+
+
+def _targets(
+    queries: Sequence[Query],
+    *,
+    instant: bool,
+    format: str = "time_series",  # noqa: A002 - Grafana's word
+    step_min: str = "",
+) -> list[core.Target]:
     return [
-        core.Target(
+        (_WithExemplars if query.exemplars else core.Target)(
             expr=query.expr,
             legendFormat=query.legend,
             refId=ref_id,
             instant=instant,
             format=format,
-            datasource=_DATASOURCE,
+            datasource=PLAIN_DATASOURCE,
+            interval=step_min,
         )
         for ref_id, query in zip(_ref_ids(queries), queries, strict=True)
     ]
+
+
+def _linked(links: Sequence[Link]) -> dict[str, Any] | None:
+    if not links:
+        return None
+    return {"fieldConfig": {"defaults": {"links": [_link(link, new_tab=True) for link in links]}}}
+
+
+def _link(link: Link, *, new_tab: bool) -> dict[str, Any]:
+    return {"title": link.title, "url": link.url, "targetBlank": new_tab}
 
 
 def _ref_ids(queries: Sequence[object]) -> list[str]:
@@ -303,8 +364,7 @@ def _named_columns(words: Sequence[Words], figures: Sequence[Figures]) -> dict[s
 def _words_override(words: Words) -> dict[str, Any]:
     properties: list[dict[str, Any]] = []
     if words.link is not None:
-        link = {"title": words.link.title, "url": words.link.url, "targetBlank": False}
-        properties.append({"id": "links", "value": [link]})
+        properties.append({"id": "links", "value": [_link(words.link, new_tab=False)]})
     return {"matcher": {"id": "byName", "options": words.title}, "properties": properties}
 
 
@@ -321,99 +381,3 @@ def _figures_override(figures: Figures) -> dict[str, Any]:
         named = {str(value): {"text": name, "color": colour} for value, (name, colour) in figures.names.items()}
         properties.append({"id": "mappings", "value": [{"type": "value", "options": named}]})
     return {"matcher": {"id": "byName", "options": figures.title}, "properties": properties}
-
-
-# --- boards ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Panels side by side, all equally wide.
-
-    Attributes:
-        height: In units of Grafana's grid, about 30 pixels each.
-        panels: From left to right; their number divides 24.
-    """
-
-    height: int
-    panels: Sequence[Panel]
-
-
-def firing(name: str, expr: str, text_format: str) -> dict[str, Any]:
-    """An annotation that marks, on every panel with a time axis, when the query had a result."""
-    return {
-        "datasource": _DATASOURCE,
-        "enable": True,
-        "hide": False,
-        "iconColor": BAD,
-        "name": name,
-        "target": {"expr": expr, "refId": "Anno"},
-        "titleFormat": text_format,
-    }
-
-
-TAG = "slo"
-
-
-def board(  # noqa: PLR0913 - a board's properties, all by name
-    uid: str,
-    title: str,
-    description: str,
-    *rows: Row,
-    shown: str,
-    variables: Sequence[core.Template] = (),
-    annotations: Sequence[Mapping[str, Any]] = (),
-) -> core.Dashboard:
-    """A board: the datasource variable first, rows from the top, a menu of the sister boards that keeps all choices.
-
-    Args:
-        uid: Never changes, as links and bookmarks hold it.
-        title: Heading.
-        description: Who looks at it, and when.
-        rows: From top to bottom.
-        shown: The time range at first, `now-6h` say.
-        variables: After the datasource.
-        annotations: Of `firing`.
-    """
-    return core.Dashboard(
-        uid=uid,
-        title=title,
-        description=description,
-        tags=[TAG],
-        timezone="utc",  # an incident has one timeline, wherever its people are
-        editable=False,  # a change made in the browser would be lost at the next generation
-        graphTooltip=core.GRAPH_TOOLTIP_MODE_SHARED_CROSSHAIR,
-        refresh="1m",
-        time=core.Time(shown, "now"),
-        templating=core.Templating([datasource_variable(), *variables]),
-        annotations=core.Annotations(list(annotations)),
-        links=[
-            core.DashboardLink(
-                title="SLO boards", type="dashboards", tags=[TAG], asDropdown=True, includeVars=True, keepTime=True
-            )
-        ],
-        panels=_placed(rows),
-    )
-
-
-def _placed(rows: Sequence[Row]) -> list[Panel]:
-    """Every panel with its place and its id.
-
-    Raises:
-        ValueError: The panels of a row cannot be equally wide.
-    """
-    placed: list[Panel] = []
-    top = 0
-    for row in rows:
-        width, rest = divmod(COLUMNS, len(row.panels))
-        if rest:
-            raise ValueError(
-                f"a row of {len(row.panels)} panels does not divide {COLUMNS} columns; use 1, 2, 3, 4, 6 or 8"
-            )
-        for index, panel in enumerate(row.panels):
-            here = copy(panel)
-            here.gridPos = core.GridPos(h=row.height, w=width, x=index * width, y=top)
-            here.id = len(placed) + 1
-            placed.append(here)
-        top += row.height
-    return placed

@@ -21,7 +21,7 @@ SERVICE, SLO = "sloth_service", "sloth_slo"
 ALERT = "alertname"
 
 ALERTS = "ALERTS"  # Prometheus' own: 1 while an alert is pending or firing
-_FIRING = {"alertstate": "firing"}
+FIRING = {"alertstate": "firing"}
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Queries:
     """
 
     policies: tuple[Policy, ...]
-    which: Mapping[str, str]
+    which: Mapping[str, str | Sequence[str]]
 
     @staticmethod
-    def of(compiled: Iterable[CompiledSlo], which: Mapping[str, str]) -> Queries:
+    def of(compiled: Iterable[CompiledSlo], which: Mapping[str, str | Sequence[str]]) -> Queries:
         """The queries for a board that shows these SLOs."""
         return Queries(tuple(dict.fromkeys(one.policy for one in compiled)), which)
 
@@ -159,18 +159,9 @@ class Queries:
 
     # -- alerts ------------------------------------------------------------------------------------------------------
 
-    def firing(self, **more: str) -> str:
-        """The alerts that fire now, of the given labels."""
-        return self._alerts(**_FIRING, **more)
-
-    def fired(self, span: str) -> str:
-        """Every alert that fired within a span, by name and severity: 1 when it fires now, otherwise 0."""
-        labels = f"{ALERT}, {names.SEVERITY_LABEL}"
-        firing = self.firing()
-        return f"max by ({labels}) ({firing} or 0 * last_over_time({firing}[{span}]))"
-
-    def _alerts(self, **labels: str) -> str:
-        return ALERTS + promql.matchers({**self.which, **labels})
+    def firing(self) -> str:
+        """The alerts that fire now."""
+        return ALERTS + promql.matchers({**self.which, **FIRING})
 
     # -- windows -----------------------------------------------------------------------------------------------------
 

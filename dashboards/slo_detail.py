@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from grafanalib.core import Dashboard
 
-from dashboards import looks, panels
+from dashboards import alerts, board, looks, panels
+from dashboards.marks import deployments
 from dashboards.queries import ALERT, SERVICE, SLO, Queries
 from slo import conventions as names
 from slo.compile import CompiledSlo
+from slo.matrix import Definitions
 from slo.settings import Links
 from slo.windows import Severity
 
@@ -18,8 +20,8 @@ SERVICE_VARIABLE, SLO_VARIABLE = "service", "slo"
 
 _ALLOWED = "allowed"
 
-_OF_SERVICE = {SERVICE: panels.variable(SERVICE_VARIABLE)}
-_OF_SLO = {**_OF_SERVICE, SLO: panels.variable(SLO_VARIABLE)}
+_OF_SERVICE = {SERVICE: board.variable(SERVICE_VARIABLE)}
+_OF_SLO = {**_OF_SERVICE, SLO: board.variable(SLO_VARIABLE)}
 
 _HOW_TO_READ = """\
 **Burn** says how many times too fast the error budget goes: at 1 it lasts exactly for the period, at 14.4 two
@@ -33,25 +35,25 @@ one that it still goes on. It also comes when many people fail while little of t
 """
 
 
-def board(compiled: Sequence[CompiledSlo], links: Links) -> Dashboard:
+def board_of(compiled: Sequence[CompiledSlo], defined: Definitions, links: Links) -> Dashboard:
     """The board on which any of these SLOs can be chosen."""
     ask = Queries.of(compiled, which=_OF_SLO)
     info = Queries.of(compiled, which=_OF_SERVICE)
-    return panels.board(
+    return board.board(
         names.DETAIL_UID,
         "SLO detail",
         "One promise: how much of its error budget is left, how fast it goes, and since when. Alerts lead here.",
-        panels.Row(4, _figures(compiled, ask)),
-        panels.Row(8, [_burn_down(ask), _bad_events(ask)]),
-        panels.Row(9, [_burn(ask, severity) for severity in Severity if ask.windows_of(severity)]),
-        panels.Row(9, [_error_ratio(ask), _events(ask)]),
-        panels.Row(8, [_alerts(ask, links), _reading()]),
+        board.Row(4, _figures(compiled, ask)),
+        board.Row(8, [_burn_down(ask), _bad_events(ask)]),
+        board.Row(9, [_burn(ask, severity) for severity in Severity if ask.windows_of(severity)]),
+        board.Row(9, [_error_ratio(ask), _events(ask)]),
+        board.Row(8, [alerts.table(ask.firing(), links), _reading()]),
         shown="now-6h",
         variables=[
-            panels.label_variable(SERVICE_VARIABLE, "Service", names.INFO, SERVICE),
-            panels.label_variable(SLO_VARIABLE, "SLO", info.selector(names.INFO), SLO),
+            board.label_variable(SERVICE_VARIABLE, "Service", names.INFO, SERVICE),
+            board.label_variable(SLO_VARIABLE, "SLO", info.selector(names.INFO), SLO),
         ],
-        annotations=[panels.firing("Firing alerts", ask.firing(), f"{{{{{ALERT}}}}}")],
+        annotations=[board.annotation("Firing alerts", ask.firing(), f"{{{{{ALERT}}}}}"), *deployments(defined)],
     )
 
 
@@ -113,7 +115,6 @@ def _burn_down(ask: Queries) -> panels.Panel:
         panels.Query(ask.budget_left(), "budget left"),
         unit=panels.SHARE,
         steps=looks.BUDGET_STEPS,
-        minimum=None,
     )
 
 
@@ -159,24 +160,6 @@ def _events(ask: Queries) -> panels.Panel:
         unit=panels.PER_SECOND,
         styles=[panels.Style("^good$", panels.GOOD), panels.Style("^bad$", panels.BAD)],
         stacked=True,
-    )
-
-
-def _alerts(ask: Queries, links: Links) -> panels.Panel:
-    runbook = panels.Link("Open the runbook", f"{links.runbooks}/{names.runbook_file(panels.column('Alert'))}")
-    return panels.table(
-        "Alerts",
-        "Every alert of this SLO that fired in the time shown. A click on a name opens its runbook.",
-        [panels.Words("Alert", ALERT, runbook), panels.Words("Severity", names.SEVERITY_LABEL)],
-        [
-            panels.Figures(
-                "State",
-                ask.fired(panels.TIME_SHOWN),
-                panels.COUNT,
-                names={1: ("firing", panels.BAD), 0: ("over", panels.GOOD)},
-            )
-        ],
-        sort_by="State",
     )
 
 

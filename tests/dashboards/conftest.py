@@ -1,9 +1,9 @@
-"""What the tests of the boards share: two sets of SLOs, and the boards that are generated for each."""
+"""What the tests of the boards share: sets of definitions, and the boards that are generated for each."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,9 @@ from dashboards.render import render
 from slo import Alert, CalendarMonth, CompiledSlo, Rolling, Severity, compile_slo
 from slo.artefacts import Artefact
 from slo.definitions import redemption
-from slo.settings import Links
+from slo.matrix import Definitions
+from slo.settings import Links, everything, load
+from tests.contract.places import ROOT
 
 LINKS = Links(
     grafana="https://grafana.example.com",
@@ -22,6 +24,9 @@ LINKS = Links(
     traces="https://traces.example.com",
     logs="https://logs.example.com",
 )
+
+OURS = everything(load(ROOT / "pyproject.toml"))
+ALL_OURS = tuple(compile_slo(slo) for slo in OURS.slos)
 
 SHIPPED = tuple(
     compile_slo(slo)
@@ -38,26 +43,40 @@ MIXED = (
 )
 
 
+NOTHING_MORE = Definitions()
+
+
 @dataclass(frozen=True)
 class Generated:
     """Boards, and what they were generated from."""
 
     compiled: Sequence[CompiledSlo]
     artefacts: Sequence[Artefact]
+    defined: Definitions = NOTHING_MORE
 
     @property
     def boards(self) -> dict[str, Any]:
         """Boards by uid, parsed anew, so that a test may change it."""
-        boards = [json.loads(artefact.text) for artefact in self.artefacts]
+        boards = [json.loads(artefact.text) for artefact in self.artefacts if artefact.path.suffix == ".json"]
         return {board["uid"]: board for board in boards}
 
     @property
     def panels(self) -> list[dict[str, Any]]:
-        """Every panel of every board."""
-        return [panel for board in self.boards.values() for panel in board["panels"]]
+        """Every panel of every board; a heading is none."""
+        return [panel for board in self.boards.values() for panel in panels_of(board)]
 
 
-@pytest.fixture(params=[SHIPPED, MIXED], ids=["shipped", "mixed"])
+def panels_of(board: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The panels of a board, without its headings."""
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+def generate(compiled: Sequence[CompiledSlo], defined: Definitions = NOTHING_MORE) -> Generated:
+    """The boards of these definitions."""
+    return Generated(compiled, render(compiled, LINKS, defined), defined)
+
+
+@pytest.fixture(params=["ours", "mixed"], scope="session")
 def generated(request: pytest.FixtureRequest) -> Generated:
-    """The boards of the shipped SLOs, and those of SLOs with every kind of period."""
-    return Generated(request.param, render(request.param, LINKS))
+    """The boards of all that we define, and those of SLOs with every kind of period and nothing else."""
+    return generate(ALL_OURS, OURS) if request.param == "ours" else generate(MIXED)

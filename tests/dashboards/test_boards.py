@@ -13,24 +13,29 @@ from typing import Any
 import promql_parser
 import pytest
 
+from dashboards import board as boards
 from dashboards import looks, panels, queries
 from dashboards.render import render
 from slo import CompiledSlo, Severity, compile_slo
 from slo import conventions as names
 from slo.definitions import redemption
-from tests.dashboards.conftest import LINKS, MIXED, SHIPPED, Generated
+from slo.metrics import Histogram, Metric
+from slo.metrics.prometheus import PROMETHEUS_METRICS
+from tests.dashboards.conftest import LINKS, MIXED, SHIPPED, Generated, panels_of
 
-_VARIABLE = re.compile(r"\$\{?(\w+)")
+_VARIABLE = re.compile(r"\$\{?([a-z_]\w*)")
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.*), (?P<label>\w+)\)")
 
 
 def _filled(expr: str) -> str:
     """A query as Prometheus gets it: durations and names in the place of Grafana's variables."""
-    return _VARIABLE.sub("chosen", expr.replace(panels.TIME_SHOWN, "6h"))
+    for interval in (panels.TIME_SHOWN, panels.RATE_INTERVAL):
+        expr = expr.replace(interval, "6h")
+    return _VARIABLE.sub("chosen", expr)
 
 
 def _panel_exprs(board: Mapping[str, Any]) -> list[str]:
-    return [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return [target["expr"] for panel in panels_of(board) for target in panel["targets"]]
 
 
 def _exprs(board: Mapping[str, Any]) -> Iterator[str]:
@@ -70,8 +75,14 @@ def _strings(data: object) -> Iterator[str]:
 
 
 def _data_links(panel: Mapping[str, Any]) -> list[str]:
+    """The links of a panel's columns."""
     properties = [one for override in panel["fieldConfig"]["overrides"] for one in override["properties"]]
     return [link["url"] for one in properties if one["id"] == "links" for link in one["value"]]
+
+
+def _panel_links(panel: Mapping[str, Any]) -> dict[str, str]:
+    """The links of a panel's lines, by title."""
+    return {link["title"]: link["url"] for link in panel["fieldConfig"]["defaults"].get("links", [])}
 
 
 def _overrides(panel: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -84,14 +95,15 @@ def _overrides(panel: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 # --- layout -----------------------------------------------------------------------------------------------------------
 
 
-def test_there_are_two_boards_named_after_their_uids(generated: Generated) -> None:
+def test_boards_are_named_after_their_uids(generated: Generated) -> None:
     """The files and uids are those to which alerts and other boards link; Grafana allows 40 characters."""
-    assert [str(artefact.path) for artefact in generated.artefacts] == [
-        "grafana/slo-overview.json",
-        "grafana/slo-detail.json",
-    ]
-    assert list(generated.boards) == [names.OVERVIEW_UID, names.DETAIL_UID]
-    assert all(len(uid) <= 40 for uid in generated.boards)
+    of_components = [names.component_uid(one) for one in generated.defined.components]
+    sale = [names.FLASH_SALE_UID] if of_components else []
+    expected = {names.OVERVIEW_UID, names.DETAIL_UID, *of_components, *sale, names.PLATFORM_UID}
+    assert set(generated.boards) == expected
+    paths = {str(artefact.path) for artefact in generated.artefacts if artefact.path.suffix == ".json"}
+    assert paths == {f"grafana/{uid}.json" for uid in expected}
+    assert all(len(uid) <= 40 for uid in expected)
 
 
 def test_panels_have_ids_of_their_own(generated: Generated) -> None:
@@ -119,9 +131,9 @@ def test_panels_fill_the_grid_without_overlap(generated: Generated) -> None:
 
 def test_a_row_that_cannot_be_equally_wide_is_refused() -> None:
     """Five panels do not divide 24 columns, which is said instead of leaving a gap."""
-    row = panels.Row(4, [panels.text("Words", "Words.", "Words.")] * 5)
+    row = boards.Row(4, [panels.text("Words", "Words.", "Words.")] * 5)
     with pytest.raises(ValueError, match="5 panels does not divide 24 columns"):
-        panels.board("a-board", "A board", "For a test.", row, shown="now-6h")
+        boards.board("a-board", "A board", "For a test.", row, shown="now-6h")
 
 
 def test_every_panel_says_what_it_is(generated: Generated) -> None:
@@ -131,7 +143,7 @@ def test_every_panel_says_what_it_is(generated: Generated) -> None:
         assert board["description"].endswith(".")
         titles = [panel["title"] for panel in board["panels"]]
         assert len(set(titles)) == len(titles)
-        for panel in board["panels"]:
+        for panel in panels_of(board):
             assert panel["title"]
             assert panel["description"].endswith(".")
 
@@ -153,6 +165,10 @@ def test_every_figure_has_a_unit_and_says_when_there_is_none(generated: Generate
                 assert defaults["noValue"]
             case "timeseries":
                 assert defaults["unit"]
+            case "heatmap":
+                assert panel["options"]["yAxis"]["unit"]
+            case "state-timeline":  # its values have names instead
+                assert defaults["mappings"]
             case other:
                 pytest.fail(f"no rule for panels of type {other}")
 
@@ -184,16 +200,38 @@ def test_every_query_is_promql(generated: Generated) -> None:
             promql_parser.parse(_filled(expr))
 
 
-def test_every_metric_is_recorded(generated: Generated) -> None:
-    """Boards read only what the rules of these SLOs record, and Prometheus' own ALERTS."""
+def _known(generated: Generated) -> set[str]:
+    """What our rules record, what the catalogue declares, and what Prometheus says of itself."""
     recorded = {
         recording.record
         for compiled in generated.compiled
         for recording in (*compiled.recordings, *compiled.coarse_recordings)
     }
+    declared = [metric for source in generated.defined.sources for metric in source.metrics]
+    exposed = {name for metric in (*declared, *PROMETHEUS_METRICS) for name in exposed_names(metric)}
+    return recorded | exposed | {"ALERTS"}
+
+
+def exposed_names(metric: Metric) -> set[str]:
+    """The names of a metric's series."""
+    if isinstance(metric, Histogram):
+        return {f"{metric.name}{end}" for end in ("_bucket", "_sum", "_count")}
+    return {metric.name}
+
+
+def test_every_metric_is_recorded_or_declared(generated: Generated) -> None:
+    """Boards read only what the rules of these SLOs record, what the catalogue has, and Prometheus' own."""
+    known = _known(generated)
     for board in generated.boards.values():
         for expr in _exprs(board):
-            assert _metrics(expr) <= recorded | {"ALERTS"}, expr
+            assert _metrics(expr) <= known, expr
+
+
+def test_every_metric_that_is_declared_is_shown(generated: Generated) -> None:
+    """Whatever somebody collects and pays for can be seen on a board."""
+    shown = {name for board in generated.boards.values() for expr in _exprs(board) for name in _metrics(expr)}
+    declared = [metric for source in generated.defined.sources for metric in source.metrics]
+    assert [metric.name for metric in (*declared, *PROMETHEUS_METRICS) if not exposed_names(metric) & shown] == []
 
 
 def test_the_labels_are_those_of_the_rules() -> None:
@@ -207,7 +245,7 @@ def test_a_query_has_the_keys_of_today(generated: Generated) -> None:
     keys = {"datasource", "editorMode", "expr", "format", "hide", "instant", "legendFormat", "range", "refId"}
     for panel in generated.panels:
         for target in panel["targets"]:
-            assert set(target) == keys
+            assert set(target) - {"exemplar", "interval"} == keys
             assert target["range"] != target["instant"]
 
 
@@ -223,8 +261,8 @@ def test_no_datasource_is_fixed(generated: Generated) -> None:
     """Everything that asks a datasource asks the one that the reader chose."""
     for board in generated.boards.values():
         askers = [
-            *(panel for panel in board["panels"] if panel["targets"]),
-            *(target for panel in board["panels"] for target in panel["targets"]),
+            *(panel for panel in panels_of(board) if panel["targets"]),
+            *(target for panel in panels_of(board) for target in panel["targets"]),
             *(variable for variable in board["templating"]["list"] if variable["type"] == "query"),
             *board["annotations"]["list"],
         ]
@@ -258,7 +296,8 @@ def test_the_slo_is_chosen_after_its_service(generated: Generated) -> None:
 
 def test_links_lead_to_boards_and_variables_that_exist(generated: Generated) -> None:
     """A link to a board names one of ours, sets only variables that it has, and keeps datasource and time."""
-    links = [link for panel in generated.panels for link in _data_links(panel) if link.startswith("/")]
+    all_links = [link for panel in generated.panels for link in (*_data_links(panel), *_panel_links(panel).values())]
+    links = [link for link in all_links if link.startswith("/")]
     assert links
     for link in links:
         path, _, query = link.partition("?")
@@ -305,7 +344,7 @@ def test_boards_link_to_each_other_with_all_choices_kept(generated: Generated) -
     """Every board has the tag by which the menu of every board finds it, and the menu keeps variables and time."""
     for board in generated.boards.values():
         (menu,) = board["links"]
-        assert menu["tags"] == board["tags"] == [panels.TAG]
+        assert menu["tags"] == board["tags"] == [boards.TAG]
         assert menu["includeVars"]
         assert menu["keepTime"]
 
@@ -379,7 +418,7 @@ def test_limits_are_dashed_and_measurements_are_not(generated: Generated) -> Non
             continue
         dashed = [name for name, style in _overrides(panel).items() if "custom.lineStyle" in style]
         for target in panel["targets"]:
-            is_limit = re.search(r"above|allowed", target["legendFormat"]) is not None
+            is_limit = re.search(r"above|allowed|^limit\b", target["legendFormat"]) is not None
             assert any(re.search(name, target["legendFormat"]) for name in dashed) == is_limit
 
 
@@ -402,12 +441,23 @@ def test_a_burn_is_red_from_the_slowest_page_on() -> None:
     assert [(step["color"], step["value"]) for step in steps] == [("green", None), ("orange", 1), ("red", 6)]
 
 
-def test_an_overspent_budget_can_be_seen(generated: Generated) -> None:
-    """The burn-down goes below zero, so its axis does not begin there; all others begin at zero."""
+def test_what_is_negative_can_be_seen(generated: Generated) -> None:
+    """An axis begins at zero, and lower where values are: an overspent budget, a broken replication."""
     for panel in generated.panels:
         if panel["type"] == "timeseries":
-            minimum = panel["fieldConfig"]["defaults"].get("min")
-            assert minimum == (None if panel["title"] == "Budget burn-down" else 0)
+            defaults = panel["fieldConfig"]["defaults"]
+            assert defaults["custom"]["axisSoftMin"] == 0
+            assert "min" not in defaults
+
+
+def test_behind_lines_only_what_is_wrong_is_tinted(generated: Generated) -> None:
+    """A threshold's good side has no colour: Grafana would draw a lower limit in green."""
+    for panel in generated.panels:
+        if panel["type"] == "timeseries":
+            defaults = panel["fieldConfig"]["defaults"]
+            steps = defaults["thresholds"]["steps"]
+            assert panels.GOOD not in {step["color"] for step in steps}
+            assert defaults["custom"]["thresholdsStyle"]["mode"] == ("dashed+area" if len(steps) > 1 else "off")
 
 
 def test_no_objective_is_rounded_to_a_whole_promise(generated: Generated) -> None:
@@ -426,9 +476,17 @@ def test_an_objective_has_the_digits_that_it_needs(percent: str, decimals: int) 
 
 def test_firing_alerts_are_marked_on_the_detail_board(generated: Generated) -> None:
     """The alerts of the chosen SLO, and no others, are marked while they fire."""
-    (annotation,) = generated.boards[names.DETAIL_UID]["annotations"]["list"]
+    annotation = generated.boards[names.DETAIL_UID]["annotations"]["list"][0]
     assert annotation["enable"]
     assert annotation["target"]["expr"] == ('ALERTS{alertstate="firing", sloth_service="$service", sloth_slo="$slo"}')
+
+
+def test_every_board_marks_alerts_and_deployments(generated: Generated) -> None:
+    """Who looks at a curve sees what was released and what fired just then; rules themselves are not released."""
+    for uid, board in generated.boards.items():
+        marks = [annotation["name"] for annotation in board["annotations"]["list"]]
+        tells_of_pods = bool(generated.defined.sources) and uid != names.PLATFORM_UID
+        assert marks == (["Firing alerts", "Deployments"] if tells_of_pods else ["Firing alerts"])
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -436,8 +494,10 @@ def test_firing_alerts_are_marked_on_the_detail_board(generated: Generated) -> N
 
 def test_the_same_slos_give_the_same_bytes(generated: Generated) -> None:
     """Two runs write the same bytes, with sorted keys, two spaces of indentation and a newline at the end."""
-    assert render(generated.compiled, LINKS) == generated.artefacts
+    assert render(generated.compiled, LINKS, generated.defined) == generated.artefacts
     for artefact in generated.artefacts:
+        if artefact.path.suffix != ".json":
+            continue
         board = json.loads(artefact.text)
         assert artefact.text == json.dumps(board, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
 

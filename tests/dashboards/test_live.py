@@ -17,14 +17,13 @@ from prometheus_client.registry import Collector
 
 from alerts import prometheus as rules
 from dashboards import panels
-from dashboards.render import render
 from drills.harness import Prometheus, prometheus, wait_until
 from slo import CalendarMonth, Rolling, Window, compile_slo
 from slo import conventions as names
 from slo.definitions import redemption
 from slo.metrics import BAD_OUTCOMES, REDEMPTION_REQUESTS
 from slo.windows import policy
-from tests.dashboards.conftest import LINKS, Generated
+from tests.dashboards.conftest import LINKS, Generated, generate, panels_of
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +33,8 @@ _BAD_SHARE = 0.2
 # A month in twelve hours: 5 minutes are 5 seconds, and rules run twice a second.
 _DIVISOR = 60
 
+
+_BOARDS = (names.OVERVIEW_UID, names.DETAIL_UID)  # all others are asked in test_live_components.py
 
 _PERIODS: dict[str, Window] = {"thirty": Rolling(30), "month": CalendarMonth(), "four-weeks": Rolling(28)}
 
@@ -88,7 +89,7 @@ class _Live:
             (panel["title"], target["legendFormat"]): [
                 sample.value for sample in self.prometheus.query(_filled(target["expr"], variables))
             ]
-            for panel in self.generated.boards[uid]["panels"]
+            for panel in panels_of(self.generated.boards[uid])
             for target in panel["targets"]
         }
 
@@ -110,7 +111,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Live]:
         file = folder / f"{one.slo.id}.yaml"
         file.write_text(json.dumps({"groups": rules.rule_groups(one, LINKS)}))
         files.append(file)
-    generated = Generated(compiled, render(compiled, LINKS))
+    generated = generate(compiled)
     with _exposition() as target, prometheus(rules=files, targets={"redemption": [target]}) as server:
         live = _Live(generated, server)
         wait_until("all panels have data", lambda: not _empty(live), 90)
@@ -122,7 +123,7 @@ def _empty(live: _Live) -> list[Any]:
     return [
         (slo, *query)
         for slo in _PERIODS
-        for uid in live.generated.boards
+        for uid in _BOARDS
         for query, values in live.asked(uid, slo).items()
         if not values and "above" not in query[1]
     ]
@@ -132,7 +133,7 @@ def test_every_query_of_every_panel_has_a_value(live: _Live) -> None:
     """With data, no panel is empty on either board for any SLO, and no value is NaN or infinite."""
     assert not _empty(live)
     for slo in _PERIODS:
-        for uid in live.generated.boards:
+        for uid in _BOARDS:
             for query, values in live.asked(uid, slo).items():
                 assert all(math.isfinite(value) for value in values), query
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dashboards import alerts, panels
+from dashboards.marks import deployments
 from dashboards.queries import Queries
 from dashboards.render import render
 from drills.harness import tool
@@ -16,7 +18,7 @@ from slo import Severity
 from slo import conventions as names
 from slo.definitions import redemption
 from slo.windows import DAY, HOUR
-from tests.dashboards.conftest import LINKS, MIXED, SHIPPED, Generated
+from tests.dashboards.conftest import LINKS, MIXED, OURS, SHIPPED, Generated
 
 pytestmark = pytest.mark.e2e
 
@@ -173,15 +175,36 @@ def test_the_events_of_a_coarse_window_have_no_gaps(tmp_path: Path) -> None:
     _check(tmp_path, given, {_ASK.bad_events(DAY): {_row(): 7}, _ASK.bad_events(HOUR): {}}, at="10m")
 
 
+def _fired(span: str) -> str:
+    """The query of the table of alerts, over a span."""
+    panel = alerts.table(_ASK.firing(), LINKS)
+    return str(panel.targets[0].expr).replace(panels.TIME_SHOWN, span)
+
+
 def test_alerts_that_fire_and_that_are_over(tmp_path: Path) -> None:
     """An alert that fires is 1, one that fired in the span is 0, and one that was only pending is not there."""
-    labels = 'alertstate="{}", alertname="{}", sloth_severity="page"'
+    labels = 'alertstate="{}", alertname="{}", severity="page", service="shop"'
     given = {
         f"ALERTS{{{labels.format('firing', 'Now')}}}": "1x60",
         f"ALERTS{{{labels.format('firing', 'Before')}}}": "1x10 _x50",
         f"ALERTS{{{labels.format('pending', 'Pending')}}}": "1x60",
     }
     expected = {
-        f'{{alertname="{name}", sloth_severity="page"}}': value for name, value in {"Now": 1, "Before": 0}.items()
+        f'{{alertname="{name}", service="shop", severity="page"}}': value
+        for name, value in {"Now": 1, "Before": 0}.items()
     }
-    _check(tmp_path, given, {_ASK.fired("1h"): expected}, at="50m")
+    _check(tmp_path, given, {_fired("1h"): expected}, at="50m")
+
+
+def test_a_release_is_marked_and_a_new_pod_of_an_old_one_is_not(tmp_path: Path) -> None:
+    """A replica set that has its first pods is a release; one that gets another pod, or loses one, is none."""
+    restarts = 'kube_pod_container_status_restarts_total{{container="service", namespace="shop", pod="{}"}}'
+    given = {
+        restarts.format("web-5d4c9f7b8c-aaaaa"): "0x60",
+        restarts.format("web-5d4c9f7b8c-bbbbb"): "_x30 0x30",
+        restarts.format("web-7f6d5c4b9d-ccccc"): "_x30 0x30",
+    }
+    (mark,) = deployments(OURS)
+    expr = str(mark["target"]["expr"])
+    _check(tmp_path, given, {expr: {'{namespace="shop", release="web-7f6d5c4b9d"}': 1}}, at="31m")
+    _check(tmp_path, given, {expr: {}}, at="50m")

@@ -10,9 +10,10 @@ import pytest
 from grafanalib import core
 from jsonschema import Draft7Validator
 
+from dashboards import board as boards
 from dashboards import panels
 from dashboards.modern import SCHEMA_VERSION, modern
-from tests.dashboards.conftest import Generated
+from tests.dashboards.conftest import Generated, panels_of
 
 _FOLDER = Path(__file__).parent / "schema"
 
@@ -28,7 +29,7 @@ def _problems(board: dict[str, Any]) -> list[str]:
         assert set(target) == {"expr", "refId"}
         assert isinstance(annotation.pop("titleFormat"), str)
     problems = [f"{error.json_path}: {error.message}" for error in _validator("dashboard").iter_errors(board)]
-    for panel in board["panels"]:
+    for panel in panels_of(board):
         config = {"options": panel["options"]}
         if custom := panel["fieldConfig"]["defaults"].get("custom"):
             config["custom"] = custom
@@ -46,7 +47,7 @@ def test_grafana_accepts_every_board_and_panel(generated: Generated) -> None:
 
 def test_the_schema_refuses_what_grafanalib_writes() -> None:
     """The schema is strict enough to matter: of grafanalib's own output it finds dead keys and wrong datasources."""
-    board = panels.board("a-board", "A board", "For a test.", panels.Row(4, [_stat()]), shown="now-6h")
+    board = boards.board("a-board", "A board", "For a test.", boards.Row(4, [_stat()]), shown="now-6h")
     raw = json.loads(json.dumps(board.to_json_data(), default=lambda one: one.to_json_data()))
     problems = "\n".join(f"{error.json_path} {error.message}" for error in _validator("dashboard").iter_errors(raw))
     assert "sharedCrosshair" in problems
@@ -71,7 +72,10 @@ def _stat() -> core.Stat:
 def test_a_dead_panel_is_refused(panel: core.Panel) -> None:
     """Classes of grafanalib for panels that Grafana has removed or changed raise, with the types that are allowed."""
     board = core.Dashboard(title="A board", panels=[panel])
-    with pytest.raises(ValueError, match=r"'Old'.*not in the house look; use one of stat, table, text, timeseries"):
+    with pytest.raises(
+        ValueError,
+        match=r"'Old'.*not in the house look; use one of heatmap, stat, state-timeline, table, text, timeseries",
+    ):
         modern(board)
 
 
@@ -80,4 +84,4 @@ def test_a_datasource_by_its_name_is_refused() -> None:
     panel = _stat()
     panel.dataSource = "Prometheus"
     with pytest.raises(ValueError, match=r"'Prometheus'.*by a variable"):
-        modern(panels.board("a-board", "A board", "For a test.", panels.Row(4, [panel]), shown="now-6h"))
+        modern(boards.board("a-board", "A board", "For a test.", boards.Row(4, [panel]), shown="now-6h"))
