@@ -58,6 +58,7 @@ _DENIED: Final = _SIGNATURE | frozenset(
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "MissingAuthenticationToken",
+        "NotAuthorizedException",
         "OptInRequired",
         "UnauthorizedOperation",
         "UnrecognizedClientException",

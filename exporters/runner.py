@@ -59,7 +59,7 @@ def _units(settings: Settings, accounts: Mapping[str, Aws], clock: Clock, log: L
                 for region in (kind.region,) if kind.region else settings.regions:
                     place = Place(aws, _calls(settings, clock), region)
                     source = Resources(
-                        kind(),
+                        kind.create(settings),
                         place,
                         delay_seconds=settings.delay_seconds,
                         discovery_seconds=settings.discovery_seconds,

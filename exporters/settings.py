@@ -158,6 +158,7 @@ class Settings:
         delay_seconds: How old a minute is before CloudWatch is asked for it: until then its values still grow.
         max_staleness_seconds: Age at which a series vanishes.
         discovery_seconds: Time from one look for resources to the next.
+        performance_insights: Whether it is asked about RDS instances that have it on.
         accounts: AWS's.
         tags: Tag -> its allowed values (none: any); resources without them are passed over.
         requests: How AWS is asked.
@@ -173,6 +174,7 @@ class Settings:
     delay_seconds: int = 120
     max_staleness_seconds: int = 600
     discovery_seconds: int = 60
+    performance_insights: bool = True
     accounts: tuple[Account, ...] = ()
     tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     requests: Requests = field(default_factory=Requests)
@@ -429,6 +431,7 @@ _READERS: Final[Mapping[type, Mapping[str, Callable[..., Any]]]] = {
         "delay_seconds": _whole(0, 3600),
         "max_staleness_seconds": _whole(60, 86_400),
         "discovery_seconds": _whole(60, 86_400, of=60),
+        "performance_insights": _flag,
         "accounts": _accounts,
         "tags": _tags,
         "requests": _nested(Requests),

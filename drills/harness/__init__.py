@@ -16,6 +16,7 @@ from drills.harness.jaeger import Jaeger, jaeger
 from drills.harness.karpenter import Karpenter, karpenter
 from drills.harness.kube_state_metrics import KubeStateMetrics, kube_state_metrics
 from drills.harness.kubernetes import Cluster, kubernetes
+from drills.harness.moto import MotoServer, moto_server
 from drills.harness.pages import Pages, pages
 from drills.harness.postgres import PostgresPair, PostgresTls, postgres_pair, postgres_tls
 from drills.harness.process import (
@@ -48,6 +49,7 @@ __all__ = [
     "KubeStateMetrics",
     "LedgerDatabase",
     "Load",
+    "MotoServer",
     "Notification",
     "Pages",
     "PostgresPair",
@@ -72,6 +74,7 @@ __all__ = [
     "kube_state_metrics",
     "kubernetes",
     "ledger_database",
+    "moto_server",
     "pages",
     "postgres_pair",
     "postgres_tls",

@@ -1,14 +1,17 @@
-"""RDS: its instances, what they are, and their failovers."""
+"""RDS: its instances, what they are, their failovers, and what their sessions wait for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from exporters.calls import CallError
+from exporters.cloudwatch import window_end
 from exporters.readings import Key, Reading
+from exporters.settings import Settings
+from exporters.sources import Collected
 from exporters.sources.resources import Found, Kind, Place
 from slo.metrics.rds import (
     RDS_AVAILABLE,
@@ -16,6 +19,7 @@ from slo.metrics.rds import (
     RDS_CONNECTIONS_USED,
     RDS_FAILOVERS,
     RDS_INFO,
+    RDS_LOAD_BY_WAIT,
     RDS_MEMORY_FREEABLE,
     RDS_MEMORY_FREEABLE_RATIO,
     RDS_METRICS,
@@ -35,21 +39,38 @@ _EVENTS_BACK: Final = timedelta(hours=1)
 _CONNECTION_BYTES: Final = 9_531_392
 _CONNECTIONS_MAX: Final = 5000
 
+# Types of waits that are told at most; PostgreSQL has nine, and CPU is one more. Its API's own limit is 25.
+_WAITS_MAX: Final = 25
+_LOAD_PERIOD_SECONDS: Final = 60
+_LOAD_PERIODS: Final = 3  # the newest may not be there yet
+
 _CLASS = re.compile(r"db\.([a-z0-9-]+\.[a-z0-9-]+)")
 _GIB, _MIB = 1024**3, 1024**2
 
 
 class Rds(Kind):
-    """Database instances."""
+    """Database instances.
+
+    Args:
+        performance_insights: Whether it is asked about those that have it on.
+    """
 
     metrics = RDS_METRICS
 
-    def __init__(self) -> None:
+    def __init__(self, *, performance_insights: bool = True) -> None:
+        self._asks_insights = performance_insights
+        self._insights: dict[str, str] = {}  # instance -> what Performance Insights calls it
+        self._loads: dict[str, tuple[Reading, ...]] = {}
         self._since: datetime | None = None
         self._counted: dict[tuple[str, datetime], None] = {}
         self._failovers: dict[str, int] = {}
         self._memory_bytes: dict[str, int] = {}  # of an instance class; it never changes
         self._limits: dict[Key, tuple[Key, float, float]] = {}
+
+    @classmethod
+    def create(cls, settings: Settings) -> Self:
+        """One that asks Performance Insights unless the settings forbid it."""
+        return cls(performance_insights=settings.performance_insights)
 
     def find(self, place: Place) -> Found:
         """Every instance, its state, and the failovers since the last look."""
@@ -67,8 +88,38 @@ class Rds(Kind):
             labels = place.labels | {"db_instance": one["DBInstanceIdentifier"]}
             facts.extend(self._facts(one, labels))
             self._limits |= self._limits_of(one, labels)
+        self._insights = {
+            one["DBInstanceIdentifier"]: one["DbiResourceId"]
+            for one in instances
+            if self._asks_insights and one.get("PerformanceInsightsEnabled")
+        }
         resources = [place.labels | {"db_instance": one["DBInstanceIdentifier"]} for one in instances]
         return Found(resources, facts, errors)
+
+    def measure(self, place: Place, *, delay_seconds: float) -> Collected:
+        """One question to Performance Insights for each instance that has it on; what fails keeps its last values."""
+        self._loads = {name: loads for name, loads in self._loads.items() if name in self._insights}
+        end = window_end(place.now(), _LOAD_PERIOD_SECONDS, delay_seconds)
+        errors: list[CallError] = []
+        for name, resource in self._insights.items():
+            try:
+                answer = place.ask(
+                    "pi:GetResourceMetrics",
+                    ServiceType="RDS",
+                    Identifier=resource,
+                    MetricQueries=[
+                        {"Metric": "db.load.avg", "GroupBy": {"Group": "db.wait_event_type", "Limit": _WAITS_MAX}}
+                    ],
+                    StartTime=end - _LOAD_PERIODS * _LOAD_PERIOD_SECONDS,
+                    EndTime=end,
+                    PeriodInSeconds=_LOAD_PERIOD_SECONDS,
+                    PeriodAlignment="END_TIME",
+                )
+            except CallError as error:
+                errors.append(error)
+                continue
+            self._loads[name] = tuple(_loads(answer, place.labels | {"db_instance": name}))
+        return Collected([one for loads in self._loads.values() for one in loads], errors)
 
     def derive(self, readings: Mapping[Key, Reading]) -> Iterable[Reading]:
         """What is used or free, as a part of all that there is."""
@@ -132,6 +183,21 @@ class Rds(Kind):
             filters = [{"Name": "instance-type", "Values": types}]  # which passes over what it does not know
             for one in place.all("ec2:DescribeInstanceTypes", Filters=filters):
                 self._memory_bytes[one["InstanceType"]] = one["MemoryInfo"]["SizeInMiB"] * _MIB
+
+
+def _loads(answer: Mapping[str, Any], labels: Mapping[str, str]) -> Iterator[Reading]:
+    """The newest minute that there is, of each type; the sum of all, which comes without dimensions, is left out."""
+    points = {
+        one["Key"]["Dimensions"]["db.wait_event_type.name"]: {
+            point["Timestamp"].timestamp(): point["Value"] for point in one["DataPoints"] if "Value" in point
+        }
+        for one in answer["MetricList"]
+        if one["Key"].get("Dimensions")
+    }
+    newest = max((at for values in points.values() for at in values), default=0.0)
+    for wait, values in points.items():
+        if newest in values:
+            yield Reading(Key.of(RDS_LOAD_BY_WAIT, **labels, wait_event_type=wait), values[newest], newest)
 
 
 def _instance_type(instance: Mapping[str, Any]) -> str:

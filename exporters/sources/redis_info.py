@@ -99,7 +99,7 @@ class RedisCluster:
             except CallError as error:
                 last = error
                 continue
-            return cluster, {_address(at, node): set(node["flags"].split(",")) for at, node in nodes.items()}
+            return cluster, {_address(at, node, seed): set(node["flags"].split(",")) for at, node in nodes.items()}
         assert last is not None, "there is at least one seed"
         raise last
 
@@ -137,10 +137,13 @@ def _of_node(info: Mapping[str, Any], labels: Mapping[str, str], now: float) -> 
         yield Reading(Key.of(REDIS_CLUSTER_MASTER_LINK_UP, **labels), up, now)
 
 
-def _address(at: str, node: Mapping[str, Any]) -> tuple[str, int]:
-    """Host and port of a node; its name rather than its address, which no certificate has."""
+def _address(at: str, node: Mapping[str, Any], seed: tuple[str, int]) -> tuple[str, int]:
+    """Host and port of a node; its name rather than its address, which no certificate has.
+
+    A node that has never met another does not know its own: it is the one that was asked.
+    """
     host, _, port = at.rpartition(":")
-    return node.get("hostname") or host, int(port)
+    return node.get("hostname") or host or seed[0], int(port)
 
 
 def _failure(error: Exception, address: tuple[str, int]) -> CallError:
@@ -150,7 +153,7 @@ def _failure(error: Exception, address: tuple[str, int]) -> CallError:
             return CallError(Reason.DENIED, text)
         case redis.TimeoutError() | TimeoutError():
             return CallError(Reason.TIMEOUT, text)
-        case redis.ConnectionError() if not isinstance(error.__cause__, ssl.SSLError):
+        case redis.ConnectionError() if not isinstance(error.__context__, ssl.SSLError):  # raised without a cause
             return CallError(Reason.OTHER, text, repeatable=True)
         case _:
             return CallError(Reason.OTHER, text)

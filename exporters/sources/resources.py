@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from exporters.aws import Aws
 from exporters.calls import CallError, Calls
 from exporters.cloudwatch import Answer, Batch, Query, Series, Values, batches, plan
 from exporters.readings import Key, Reading
+from exporters.settings import Settings
 from exporters.sources import Collected
 from slo.metrics import Metric
 
@@ -84,6 +85,12 @@ class Kind:
     metrics: Sequence[Metric] = ()
     region: str | None = None
 
+    @classmethod
+    def create(cls, settings: Settings) -> Self:
+        """One that looks as the settings say."""
+        del settings
+        return cls()
+
     def find(self, place: Place) -> Found:
         """Look for resources.
 
@@ -91,6 +98,16 @@ class Kind:
             CallError: They cannot be found.
         """
         raise NotImplementedError
+
+    def measure(self, place: Place, *, delay_seconds: float) -> Collected:
+        """Ask in each cycle for what neither the look nor CloudWatch tells of the resources that were found.
+
+        Args:
+            place: Where.
+            delay_seconds: How old a minute is before it is asked for.
+        """
+        del place, delay_seconds
+        return Collected(())
 
     def derive(self, readings: Mapping[Key, Reading]) -> Iterable[Reading]:
         """Values that follow from others."""
@@ -133,7 +150,9 @@ class Resources:
             answers, failed = self._ask(now)
             errors.extend(failed)
             self._values.take(self.series, answers)
-        known = {reading.key: reading for reading in (*self._facts, *self._values)}
+        measured = self._kind.measure(self.place, delay_seconds=self._delay_seconds)
+        errors.extend(measured.errors)
+        known = {reading.key: reading for reading in (*self._facts, *self._values, *measured.readings)}
         return Collected((*known.values(), *self._kind.derive(known)), errors)
 
     def discover(self) -> Sequence[CallError]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.rules.history import Traffic, base_rate, coarse_mean
+from exporters.cloudwatch import QUERIES_MAX
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("generate", "rules")
+FOLDERS = ("exporters", "generate", "rules")
 
 
 def command(name: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +58,16 @@ def test_rules_touch_at_most_a_tenth_of_sloths_samples() -> None:
     ratios = found["error_ratio"]
     assert ratios["ours"] == pytest.approx(ratios["truth"], rel=0.001)
     assert ratios["sloth"] < ratios["truth"] / 10
+
+
+@pytest.mark.e2e
+def test_exporters_ask_in_as_few_calls_as_aws_allows() -> None:
+    """20 series of each resource are served, and calls are the ceiling of queries by 500."""
+    found = figures("exporters")
+    assert found["series"] == 20 * found["resources"]
+    assert found["calls"] == math.ceil(found["queries"] / QUERIES_MAX)
+    assert found["scrape_bytes"]["text"] > 100 * found["series"]
+    assert found["scrape_bytes"]["OpenMetrics, gzip"] < found["scrape_bytes"]["OpenMetrics"] / 5
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from drills.harness.sqs import _server
+from drills.harness import moto_server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,5 +27,5 @@ def _aws_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
     """The URL of an AWS as moto plays it."""
-    with _server() as process:
-        yield f"http://127.0.0.1:{process.ports[0]}"
+    with moto_server() as server:
+        yield server.url

@@ -123,6 +123,8 @@ def instances(*names: str) -> Sequence[Mapping[str, Any]]:
             "MultiAZ": True,
             "AllocatedStorage": 100,
             "MaxAllocatedStorage": 200,
+            "DbiResourceId": f"db-{name.upper()}",
+            "PerformanceInsightsEnabled": False,
         }
         for name in names
     ]

@@ -111,7 +111,7 @@ def test_a_global_service_is_asked_in_its_own_region() -> None:
 # --- what is asked ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(shops=st.integers(0, 1700), now=st.floats(NOON, NOON + 7200), delay=st.integers(0, 600))
 def test_calls_are_the_ceiling_of_metrics_by_500(shops: int, now: float, delay: int) -> None:
     """No call is larger than AWS takes, none is needless, each metric is in one, and no minute is too young."""
@@ -172,7 +172,7 @@ def test_after_an_outage_the_minutes_since_are_asked_for(outage: int) -> None:
 # --- what is answered -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_every_minute_counts_once_however_late_and_in_whatever_order(data: st.DataObject) -> None:
     """Points that come late, again and again, out of order or after failed cycles: the counter is their sum, once.

@@ -34,7 +34,15 @@ def test_the_file_has_every_key_with_its_default(tmp_path: Path) -> None:
     told = load(file)
 
     known = Settings()
-    for name in ("listen", "sources", "period_seconds", "delay_seconds", "max_staleness_seconds", "discovery_seconds"):
+    for name in (
+        "listen",
+        "sources",
+        "period_seconds",
+        "delay_seconds",
+        "max_staleness_seconds",
+        "discovery_seconds",
+        "performance_insights",
+    ):
         assert getattr(told, name) == getattr(known, name), name
     assert told.requests == known.requests
     assert told.prices.get_metric_data_usd == known.prices.get_metric_data_usd
@@ -45,7 +53,7 @@ def test_the_file_has_every_key_with_its_default(tmp_path: Path) -> None:
 def test_the_policy_allows_what_is_asked_and_nothing_else() -> None:
     """Every API that the code names has its permission, and no other has one."""
     code = "".join(file.read_text() for file in Path(exporters.__path__[0]).rglob("*.py"))
-    asked = {*_PAGED, *re.findall(r'"((?:cloudwatch|sqs|wafv2):Get\w+)"', code)}
+    asked = {*_PAGED, *re.findall(r'"((?:cloudwatch|pi|sqs|wafv2):Get\w+)"', code)}
 
     (statement,) = json.loads(block("json"))["Statement"]
 

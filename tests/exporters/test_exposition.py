@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from slo.metrics.exporters import EXPORTERS_METRICS, EXPORTERS_METRICS_REQUESTED
 from slo.metrics.queue import QUEUE_METRICS
 from slo.metrics.rds import RDS_METRICS
 from slo.metrics.redis import REDIS_METRICS
-from tests.exporters.fakes import ACCOUNT, REGION, Clock, PlainAws, log, rds, unit
+from tests.exporters.fakes import ACCOUNT, NOON, REGION, Clock, PlainAws, instances, log, rds, unit
 from tests.exporters.test_eks import NODES, PODS, Listed, node, pod
 from tests.exporters.test_units import GROUP
 
@@ -41,7 +42,14 @@ _BALANCER = {"LoadBalancerArn": f"{_ELB}:loadbalancer/app/edge/50dc", "Type": "a
 _TARGETS = {"TargetGroupArn": f"{_ELB}:targetgroup/pods/73e2", "LoadBalancerArns": [_BALANCER["LoadBalancerArn"]]}
 _ACL = {"Name": "edge", "Id": "1", "ARN": f"arn:aws:wafv2:{REGION}:{ACCOUNT}:regional/webacl/edge/1"}
 
+_WAITING = {
+    "Key": {"Metric": "db.load.avg", "Dimensions": {"db.wait_event_type.name": "IO"}},
+    "DataPoints": [{"Timestamp": datetime.fromtimestamp(NOON, UTC), "Value": 0.5}],
+}
+
 LISTS: dict[str, Any] = rds("ledger").lists | {
+    "rds:DescribeDBInstances": [{**one, "PerformanceInsightsEnabled": True} for one in instances("ledger")],
+    "pi:GetResourceMetrics": {"MetricList": [_WAITING]},
     "elasticache:DescribeReplicationGroups": [GROUP],
     "sqs:ListQueues": ["https://sqs.example.com/deferred"],
     "sqs:GetQueueAttributes": {"Attributes": {"QueueArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:deferred"}},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,36 @@ def test_lost_nodes(cluster: ValkeyCluster) -> None:
     assert found[f"redis_cluster_node_up{{{dead}}}"] == 0
     assert found["redis_cluster_state_ok{redemption}"] == 1
     assert found["exporters_up{redis,redemption}"] == 1, "who is known to be lost is told, and not asked"
+
+
+@pytest.mark.skipif(
+    shutil.which("redis-server") is None and not os.environ.get("CI"),
+    reason="redis-server, the one with TLS, is missing: apt-get install redis-server",
+)
+def test_tls_is_verified() -> None:
+    """With the right authority all nodes tell; with another one, the system's, or without TLS nobody is believed."""
+    with (
+        valkey_cluster(masters=1, replicas=0, tls=True) as cluster,
+        valkey_cluster(masters=1, replicas=0, tls=True) as stranger,
+    ):
+        trusting = Redis(cluster="redemption", seeds=seeds(cluster), ca_file=cluster.ca_file, timeout_seconds=20)
+        found, lines = asked(trusting)
+        assert not lines, lines
+        assert found["exporters_up{redis,redemption}"] == 1
+        assert found["redis_cluster_state_ok{redemption}"] == 1
+        assert found[f"redis_cluster_node_up{{redemption,127.0.0.1:{seeds(cluster)[0][1]}}}"] == 1
+
+        for ca_file in (stranger.ca_file, None):
+            found, (line,) = asked(replace(trusting, ca_file=ca_file))
+            assert found["exporters_up{redis,redemption}"] == 0
+            assert not [name for name in found if name.startswith("redis_")]
+            assert (line["event"], line["call"], line["reason"]) == ("call failed", "CLUSTER INFO", "other")
+            assert "CERTIFICATE_VERIFY_FAILED" in str(line["error"])
+            assert found["exporters_api_calls_total{redis,redemption,CLUSTER INFO}"] == 1, "again would not help"
+
+        found, (line,) = asked(replace(trusting, tls=False, ca_file=None))
+        assert found["exporters_up{redis,redemption}"] == 0
+        assert (line["event"], line["reason"]) == ("call failed", "other")
 
 
 def test_nobody_answers() -> None:
