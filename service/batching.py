@@ -152,6 +152,14 @@ class MicroBatcher(Generic[Item, Result]):
         self._closing = False
         self._closed = False
         self._idle = asyncio.Event()
+        self._began = self._waited = 0.0  # of the batch that began last: when, and how long its oldest item had waited
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a batch has to wait: as the last one did, or for as long as that one takes; 0 when nothing waits."""
+        if not self._queued:
+            return 0.0
+        return max(self._waited, asyncio.get_running_loop().time() - self._began)
 
     @property
     def queued(self) -> int:
@@ -303,7 +311,8 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def _run_batch(self, batch: list[_Entry[Item, Result]]) -> None:
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        self._began = began = loop.time()
+        self._waited = waited = began - min(entry.queued_at for entry in batch)
         again: list[_Entry[Item, Result]] = []
         ends: list[_End[Item, Result]] = []
         try:
@@ -318,7 +327,7 @@ class MicroBatcher(Generic[Item, Result]):
             self._release(batch, again)
         # The next call leaves first, and the database works on it while these callers are answered.
         loop.call_soon(_settle_all, ends)
-        self._calls.on_batch(len(batch), began - min(entry.queued_at for entry in batch), loop.time() - began)
+        self._calls.on_batch(len(batch), waited, loop.time() - began)
 
     def _failed(
         self, batch: list[_Entry[Item, Result]], error: Exception

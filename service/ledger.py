@@ -156,9 +156,9 @@ class Ledger:
             await self.database.finish(max(0.0, end - loop.time()))
 
     @property
-    def queued(self) -> int:
-        """Redemptions that wait for their batch."""
-        return self._batcher.queued
+    def wait_seconds(self) -> float:
+        """How long redemptions wait for their batch to begin."""
+        return self._batcher.wait_seconds
 
     async def redeem(self, wanted: Wanted) -> Decision:
         """Spend or reserve points exactly once for this client's key.

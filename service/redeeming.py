@@ -29,7 +29,8 @@ _SEND_SHARE_MAX: Final = 0.5  # of the time for an answer, kept for the queue
 _FAILURES_MAX: Final = 3  # in a row; one alone may be a connection that the server closed
 _ACCOUNTS_MIN: Final = 2  # whose redemptions time out; one alone may be locked by somebody
 _PROBE_SECONDS: Final = 0.5
-_HINT_QUEUE_MIN: Final = 100  # one batch; before fewer others the ledger answers as soon as Valkey does
+# To look into Valkey costs a seventh of a redemption: worth it where the ledger is slow, not where only many come.
+_HINT_WAIT_SECONDS: Final = 0.2  # within the quarter of a second that a guest should wait at most
 _COPY_SECONDS: Final = 30  # the burst stream is through by then, and the queue's copy finds it settled
 
 
@@ -247,7 +248,7 @@ class Redeeming:
 
     async def _decide(self, wanted: Wanted) -> tuple[Decision, Literal["ledger", "hint"]]:
         valkey = self._valkey
-        if valkey is not None and self._ledger.queued >= _HINT_QUEUE_MIN:
+        if valkey is not None and self._ledger.wait_seconds >= _HINT_WAIT_SECONDS:
             found = valkey.look_up(wanted.client_id, wanted.key)
             if not found.done():
                 return await self._whichever_is_first(wanted, found)

@@ -391,7 +391,7 @@ class _Bucket:
                 if failures >= _FAILURES_MAX:
                     await asyncio.sleep(_pause_seconds(failures))
                 with suppress(Exception):  # of whatever kind: a bucket never ends, and the call has told of it
-                    await _locate(cluster, self.stream, again=failures > 0)
+                    await self._reach(cluster, again=failures > 0)
                     self.accepting = True
                     while True:
                         await self._gathered.wait()
@@ -401,6 +401,15 @@ class _Bucket:
                 self._close()
         finally:
             self._close()
+
+    async def _reach(self, cluster: RedisCluster, *, again: bool) -> None:
+        """Find the node. When that fails it counts as a call that failed, or a cluster that is gone would look idle."""
+        started = time.perf_counter()
+        try:
+            await _locate(cluster, self.stream, again=again)
+        except Exception as error:
+            self._calls.on_call(time.perf_counter() - started, type(error).__qualname__)
+            raise
 
     def _take(self) -> _Batch:
         batch, self._batch = self._batch, _Batch()

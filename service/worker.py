@@ -112,7 +112,7 @@ def create_worker(
     ]
     if queue is not None:
         loops += [_again(lambda: settling.from_queue(queue), 0.0, told.log)] * _RECEIVERS
-        loops.append(_again(lambda: _measure(queue, told.instruments), _DEPTH_SECONDS, told.log))
+        loops.append(_again(lambda: settling.measure(queue), _DEPTH_SECONDS, told.log))
     if valkey is not None and burst is not None:
         loops.append(_again(lambda: settling.from_stream(valkey, burst), 0.0, told.log))
 
@@ -208,12 +208,31 @@ class Settling:
         self._instruments = instruments
         self._tracer = tracer
         self._waiting: dict[tuple[str, str], _Waiting] = {}
+        self._is_receiving = True
+        self._unread_since = 0.0  # Unix time since when messages lie there that nobody receives; 0 when none do
 
     def oldest_accepted(self) -> float:
-        """When the oldest that waits was accepted, as far as this worker has seen it; 0 when none does."""
-        limit = time.monotonic() - _FORGOTTEN_SECONDS
-        self._waiting = {name: one for name, one in self._waiting.items() if one.seen_at > limit}
-        return min((one.accepted_at.timestamp() for one in self._waiting.values()), default=0.0)
+        """When the oldest that waits was accepted, as far as this worker knows; 0 when none does."""
+        if self._is_receiving:
+            limit = time.monotonic() - _FORGOTTEN_SECONDS
+            self._waiting = {name: one for name, one in self._waiting.items() if one.seen_at > limit}
+        known = [one.accepted_at.timestamp() for one in self._waiting.values()]
+        return min([*known, *filter(None, [self._unread_since])], default=0.0)
+
+    async def measure(self, queue: DeferralQueue) -> None:
+        """Look at how much waits.
+
+        While the ledger is away nothing is received, so what lies in the queue has lain there since it was first seen.
+        """
+        depth = await queue.depth()
+        visible = depth.visible + depth.delayed
+        self._instruments.set(REDEMPTION_QUEUE_MESSAGES, visible, state="visible")
+        self._instruments.set(REDEMPTION_QUEUE_MESSAGES, depth.in_flight, state="in_flight")
+        self._instruments.set(REDEMPTION_QUEUE_MESSAGES, depth.dead_letter_visible or 0, state="dead_letter")
+        if self._is_receiving or not visible:
+            self._unread_since = 0.0
+        elif not self._unread_since:
+            self._unread_since = time.time()
 
     async def from_queue(self, queue: DeferralQueue) -> None:
         """Receive some messages and settle them.
@@ -224,7 +243,7 @@ class Settling:
             LedgerTimeoutError, LedgerUnavailableError: The ledger is away.
             QueueError: The queue is.
         """
-        await self._ledger.schema_version(deadline=asyncio.get_running_loop().time() + _PROBE_SECONDS_MAX)
+        await self._probe()
         received = await queue.receive(_RECEIVE_SECONDS)
         outcomes = await asyncio.gather(*(self.settle(one.message, "queue") for one in received))
         done = [one.receipt for one, outcome in zip(received, outcomes, strict=True) if outcome in _DONE]
@@ -235,6 +254,17 @@ class Settling:
             await queue.extend(one.receipt, random.randint(*_HAND_BACK_SECONDS))  # noqa: S311 - no secret
         if failed:
             raise LedgerUnavailableError  # a pause, and one line for all of them
+
+    async def _probe(self) -> None:
+        try:
+            await self._ledger.schema_version(deadline=asyncio.get_running_loop().time() + _PROBE_SECONDS_MAX)
+        except Exception:
+            self._is_receiving = False
+            raise
+        if not self._is_receiving:
+            self._is_receiving = True
+            for one in self._waiting.values():  # they come again soon
+                one.seen_at = time.monotonic()
 
     async def from_stream(self, valkey: Valkey, burst: BurstSeal) -> None:
         """Settle what the burst stream has, for ever. What fails there waits in the queue as well."""
@@ -282,13 +312,6 @@ class Settling:
 
 
 _DONE: Final = frozenset({"decided", "replayed", "late", "reused"})  # an unreadable one is left to become a dead letter
-
-
-async def _measure(queue: DeferralQueue, instruments: Instruments) -> None:
-    depth = await queue.depth()
-    instruments.set(REDEMPTION_QUEUE_MESSAGES, depth.visible + depth.delayed, state="visible")
-    instruments.set(REDEMPTION_QUEUE_MESSAGES, depth.in_flight, state="in_flight")
-    instruments.set(REDEMPTION_QUEUE_MESSAGES, depth.dead_letter_visible or 0, state="dead_letter")
 
 
 # --- the ledger in order ----------------------------------------------------------------------------------------------

@@ -434,6 +434,43 @@ MINUTE = timedelta(minutes=1)
 causes = (
     Cause(
         component=Component.SERVICE,
+        signal=Signal.ERRORS,
+        name="requests-invalid",
+        summary="A fifth of all requests is answered as the caller's mistake.",
+        condition=Query(
+            promql=(
+                'sum(rate(redemption_requests_total{outcome="invalid"}[10m]))\n'
+                "> 0.2 * sum(rate(redemption_requests_total[10m]))"
+            ),
+            metrics=(REDEMPTION_REQUESTS,),
+            fires={
+                'redemption_requests_total{outcome="invalid", route="POST /v1/redemptions"}': "0+21",
+                'redemption_requests_total{outcome="ok", route="POST /v1/redemptions"}': "0+79",
+            },
+            near_miss={
+                'redemption_requests_total{outcome="invalid", route="POST /v1/redemptions"}': "0+19",
+                'redemption_requests_total{outcome="ok", route="POST /v1/redemptions"}': "0+81",
+            },
+        ),
+        hold=10 * MINUTE,
+        reason=(
+            "Callers are programs, so hardly any request is malformed. A fifth for ten minutes is a deployment, ours "
+            "or theirs, after which the two no longer agree on tokens or bodies; the availability takes such answers "
+            "for good, so nothing else tells of it."
+        ),
+        owner=OWNER,
+        service="redemption",
+        diagnosis=(
+            _PODS,
+            "kubectl logs --selector app=redemption --since 10m | grep invalid | head  # code says why, client whose",
+        ),
+        mitigation=(
+            "If all clients have it, roll the last deployment of the service back, or its settings of tokens (issuer, "
+            "audience, keys). If one client has it, tell its owner; nobody else is hurt."
+        ),
+    ),
+    Cause(
+        component=Component.SERVICE,
         signal=Signal.TRAFFIC,
         name="no-redemptions",
         summary="Nobody has redeemed points for a quarter of an hour.",

@@ -223,6 +223,21 @@ async def test_the_next_batch_leaves_before_the_callers_of_the_last_are_answered
 
 
 @_in_virtual_time
+async def test_how_long_a_batch_waits_is_known() -> None:
+    """As long as the last one did or, when that is more, as the call under way already takes; nothing while idle."""
+    database = Database()
+    batcher = database.batcher()
+    first = asyncio.create_task(batcher.submit(("hot", 0), 1e6))
+    await asyncio.sleep(0.25)
+    assert batcher.wait_seconds == 0
+    second = asyncio.create_task(batcher.submit(("hot", 1), 1e6))
+    await asyncio.sleep(0.5)
+    assert batcher.wait_seconds == 0.75
+    await asyncio.gather(first, second)
+    assert batcher.wait_seconds == 0
+
+
+@_in_virtual_time
 async def test_batches_are_bounded_in_size_and_number() -> None:
     """Never more than `batch_max` items in one, nor more than `batches_in_flight_max` at once."""
     database = Database()

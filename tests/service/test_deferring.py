@@ -40,6 +40,7 @@ def sqs() -> Iterator[SqsQueue]:
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may need longer for the queue's answer than a guest should have to wait."""
     monkeypatch.setattr("service.redeeming._SEND_SECONDS_MAX", 2.0)
+    monkeypatch.setattr("service.worker._DEPTH_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def work(settings: Settings, worker_url: str, queue: SqsQueue) -> Work:
 
     @asynccontextmanager
     async def run(**changes: Any) -> AsyncIterator[httpx.AsyncClient]:  # noqa: ANN401 - whatever the settings hold
-        wanted = replace(settings, database_url=worker_url, **_settings(queue), **changes)
+        wanted = replace(settings, **{"database_url": worker_url, **_settings(queue), **changes})
         app = create_worker(wanted, log_stream=io.BytesIO())
         async with (
             app.router.lifespan_context(app),
@@ -282,4 +283,26 @@ async def test_what_cannot_be_read_becomes_a_dead_letter(work: Work, queue: SqsQ
     async with work() as worker:
         async with asyncio.timeout(60):
             while 'outcome="unreadable",source="queue"} 0.0' in (await worker.get("/metrics")).text:
+                await asyncio.sleep(0.1)
+
+
+async def test_what_waits_is_seen_while_the_ledger_is_away(
+    service: Service, database: Database, work: Work, worker_url: str, path: Toxiproxy
+) -> None:
+    """Nothing is received then, so the gauge of the oldest tells since when messages have lain there; never 0."""
+    account = await database.account(100)
+    path.disable()
+    deferred = await service.redeem(account, 30)
+    assert deferred.status_code == 202
+    parts = urlsplit(worker_url)
+    away = urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{path.listen}"))
+    gauge = "redemption_deferred_oldest_accepted_timestamp_seconds "
+    async with work(database_url=away) as worker:
+        async with asyncio.timeout(30):
+            while f"{gauge}0.0" in (await worker.get("/metrics")).text:
+                await asyncio.sleep(0.1)
+        path.enable()
+        assert (await _until_settled(service, deferred.headers["Location"]))["status"] == "redeemed"
+        async with asyncio.timeout(30):
+            while f"{gauge}0.0" not in (await worker.get("/metrics")).text:
                 await asyncio.sleep(0.1)

@@ -571,7 +571,7 @@ def test_the_ledger_is_what_its_model_is() -> None:
         settings=settings(
             max_examples=15,
             stateful_step_count=40,
-             # the machine may be busy
+            # the machine may be busy
             database=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
