@@ -44,7 +44,7 @@ demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager toxiproxy-
 	$(BIN)/python -m drills.demo $(ARGS)
 
 test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 test-slow: $(READY) $(CORE) ## the tests of some minutes: every fault under load, every mutant; DRILL_SEED=N repeats one
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "drill or slow" $(ARGS)

@@ -62,10 +62,11 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """Run an HTTP server in a thread of this process while the block runs, and yield its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
-    thread.start()
     try:
+        thread.start()  # within: whoever is interrupted here must not close the socket under a thread that runs
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
-        server.shutdown()
+        if thread.ident is not None:
+            server.shutdown()
         server.server_close()
         thread.join()

@@ -171,9 +171,10 @@ def serving(site: Site, address: str = "127.0.0.1", port: int = 0, host_names: t
     """Serve a site in a thread while the block runs, and yield its URL."""
     with ConsoleServer(site, address, port, host_names) as server:
         thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True)
-        thread.start()
         try:
+            thread.start()  # within: whoever is interrupted here must not close the socket under a thread that runs
             yield server.url
         finally:
-            server.shutdown()
-            thread.join()
+            if thread.ident is not None:
+                server.shutdown()
+                thread.join()

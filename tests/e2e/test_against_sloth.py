@@ -14,7 +14,7 @@ from slo import compile_slo
 from tests.alerts.rules_bench import DAY, FIRING, HOUR, MINUTE, Answers, Stretch, asks, play, shop, traffic
 from tests.contract.places import ROOT
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SLOTH = ROOT / ".tools/bin/sloth"
 OURS, RIVAL = shop(), shop(service="rival")  # the same promise under a name of its own, or their series would be one

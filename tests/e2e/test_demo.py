@@ -115,6 +115,7 @@ def test_a_cut_database_path_pages_once_and_every_link_opens(capsys: pytest.Capt
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
 def test_an_interrupted_demonstration_leaves_nothing_behind(number: signal.Signals, code: int) -> None:
     """Ctrl-C with everything running ends it with the conventional exit code, and every process is gone."""

@@ -355,6 +355,7 @@ def test_the_runner_is_ready_after_the_first_cycle_and_tells_the_cost() -> None:
     assert not runner.alive
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_a_day() -> None:
     """A day of minutes with failures among them, and instances that come and go: nothing is kept of any of it."""
     clock, aws = Clock(), rds("a")
