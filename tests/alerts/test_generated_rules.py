@@ -35,7 +35,7 @@ def _promtool(*arguments: str | Path) -> str:
 
 
 def _case(file: Path) -> Any:  # noqa: ANN401 - pytest's own
-    """Days and weeks of a promise take ten seconds each; `make test` runs the hours of all, `make test-slow` the rest."""
+    """Days and weeks of a promise take ten seconds each, so `make test` runs the hours alone."""
     interval = file.stem.partition("-every-")[2]
     slow = interval not in ("", "30s")
     return pytest.param(file, id=_name(file), marks=[pytest.mark.slow] if slow else [])

@@ -239,9 +239,11 @@ def test_a_crowd_that_comes_at_once_is_turned_away_at_the_headers() -> None:
         tickets = running.front.fill(Priority.REDEEM)
         for ticket in tickets[:3]:
             ticket.leave(None)
-        running.server.loop.call_soon_threadsafe(time.sleep, 0.2)
+        all_sent = threading.Event()
+        running.server.loop.call_soon_threadsafe(all_sent.wait, 20)
         for each in connections:
             each.sendall(REDEEM)
+        all_sent.set()
         statuses = Counter(_answer(each)[0] for each in connections)
         for ticket in tickets:
             ticket.leave(None)
