@@ -239,8 +239,10 @@ def test_a_crowd_that_comes_at_once_is_turned_away_at_the_headers() -> None:
         tickets = running.front.fill(Priority.REDEEM)
         for ticket in tickets[:3]:
             ticket.leave(None)
-        all_sent = threading.Event()
+        held, all_sent = threading.Event(), threading.Event()
+        running.server.loop.call_soon_threadsafe(held.set)
         running.server.loop.call_soon_threadsafe(all_sent.wait, 20)
+        held.wait(20)
         for each in connections:
             each.sendall(REDEEM)
         all_sent.set()
