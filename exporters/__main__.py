@@ -22,15 +22,21 @@ from exporters import settings as exporters_settings
 from exporters.calls import CallError, SystemClock
 from exporters.collector import Snapshots, registry
 from exporters.cost import NOTHING, Cost
+from exporters.promises import Promises
 from exporters.runner import Runner, costs, units
 from exporters.settings import Settings
 from exporters.sources.resources import Resources
 from exporters.unit import Unit, create_log
 from exporters.web import application, serving
+from slo import Slo
+from slo.definitions import eks, rds, redis
 from slo.errors import SloError
 
 EXIT_NO = 1
 EXIT_WRONG = 2
+
+PROMISES = tuple(value for module in (eks, rds, redis) for value in vars(module).values() if isinstance(value, Slo))
+"""What is promised of the dependencies; of those that CloudWatch cannot see itself the log tells it."""
 
 _STOP_SECONDS_MAX = 5.0
 
@@ -81,6 +87,7 @@ def run(file: Path) -> None:
     all_units = units(settings, clock, log)
     runner = Runner(all_units, settings, log)
     snapshots = Snapshots(all_units, clock, max_staleness_seconds=settings.max_staleness_seconds)
+    promises = Promises(PROMISES, snapshots, sys.stdout, clock)
     try:
         with serving(settings.listen, application(registry(snapshots), runner, all_units)) as url:
             logging.basicConfig(level=logging.CRITICAL)  # libraries' words may hold what they were given
@@ -88,6 +95,7 @@ def run(file: Path) -> None:
                 signal.signal(number, lambda *_: stopped.set())
             click.echo(f"exporters: listening on {url}", err=True)
             runner.start()
+            threading.Thread(target=promises.run, name="promises", daemon=True).start()
             stopped.wait()
     except OSError as error:
         _fail(f"listen {':'.join(map(str, settings.listen))}: {error.strerror or error}", EXIT_NO)

@@ -24,6 +24,7 @@ from service.logs import LineBuffer, Log
 from service.telemetry import Instruments
 from slo import Events, Freshness, Latency, Recency, Slo, TimeSlice
 from slo import conventions as names
+from slo.embedded import document
 from slo.metrics import Metric, Selection
 from slo.model import Queries, RatioQuery, Slices
 
@@ -108,15 +109,7 @@ class EmbeddedMetrics:
 
 def line(slo: Slo, bad: float, every: float, timestamp_seconds: int) -> bytes:
     """One promise's events as a line in the embedded metric format."""
-    events = {names.BAD_EVENTS_METRIC: bad, names.ALL_EVENTS_METRIC: every}
-    dimensions = names.event_dimensions(slo)
-    directive = {
-        "Namespace": names.EVENTS_NAMESPACE,
-        "Dimensions": [list(dimensions)],
-        "Metrics": [{"Name": name, "Unit": "Count"} for name in events],
-    }
-    metadata = {"Timestamp": timestamp_seconds * 1000, "CloudWatchMetrics": [directive]}
-    return orjson.dumps({"_aws": metadata, **dimensions, **events}, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(document(slo, bad, every, timestamp_seconds), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _minute(now: float) -> int:
