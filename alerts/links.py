@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from alerts import consoles, evidence
 from slo import conventions as names
 from slo.causes import Cause, Component
-from slo.compile import CompiledAlert, CompiledSlo
+from slo.compile import AlertKind, CompiledAlert, CompiledSlo
 from slo.settings import Links
 from slo.windows import HOUR
 
@@ -33,7 +33,7 @@ class AlertLinks:
         logs: The same in the logs.
         alarm: The alarm in CloudWatch that watches the same.
         silence: Where it is silenced.
-        boards: Other boards that help, title -> URL.
+        boards: The panel that shows what broke, and other boards that help, title -> URL.
     """
 
     runbook: str
@@ -76,6 +76,8 @@ def alert_links(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> Al
     shown = shown_of(alert)
     variables = {"var-service": slo.service, "var-slo": slo.name}
     found = evidence.of_slo(slo)
+    panel = names.DETAIL_PANELS["events" if alert.kind is AlertKind.ABSENT else str(alert.severity)]
+    alone = _board(links, names.DETAIL_UID, _DETAIL_SLUG, {**variables, "viewPanel": str(panel)}, shown)
     return AlertLinks(
         runbook=_runbook(alert.name, links),
         dashboard=_board(links, names.DETAIL_UID, _DETAIL_SLUG, variables, shown),
@@ -83,7 +85,7 @@ def alert_links(alert: CompiledAlert, compiled: CompiledSlo, links: Links) -> Al
         logs=evidence.logs_url(found, links),
         alarm=links.alarms.get(alert.name, ""),
         silence=_silence(links, {"alertname": alert.name, "service": slo.service, "slo": slo.name}),
-        boards=_boards_beside(slo.component, links, shown),
+        boards=(("What broke, alone", alone), *_boards_beside(slo.component, links, shown)),
     )
 
 

@@ -146,6 +146,8 @@ WATCHDOG_SEVERITY = "watchdog"
 
 OVERVIEW_UID = "slo-overview"
 DETAIL_UID = "slo-detail"  # one board for all SLOs, chosen by the variables `service` and `slo`
+DETAIL_PANELS = {"page": 9, "ticket": 10, "events": 12}
+"""Panels of that board that links open alone: the burn in the windows of a severity, and events per second."""
 FLASH_SALE_UID = "flash-sale"
 PLATFORM_UID = "slo-platform"  # whether what tells of all others is to be believed
 

@@ -116,12 +116,15 @@ def test_a_promise_of_the_service_leads_to_its_board_and_the_sales(compiled: Com
     """Beside the promise: its component over the same time, and what a flash sale does; others have no sale."""
     ticket = _alert(compiled, AlertKind.BURN, Severity.TICKET)
     boards = dict(alert_links(ticket, compiled, LINKS).boards)
+    alone = "https://grafana.example.com/d/slo-detail/slo-detail?var-service=redemption&var-slo=latency-fast"
     assert boards == {
+        "What broke, alone": f"{alone}&viewPanel=10&from=now-72h&to=now",
         "Board of service": "https://grafana.example.com/d/component-service/service?from=now-72h&to=now",
         "Flash sale": "https://grafana.example.com/d/flash-sale/flash-sale?from=now-6h&to=now",
     }
     other = compile_slo(rds.availability)
-    assert [title for title, _ in alert_links(other.alerts[0], other, LINKS).boards] == ["Board of rds"]
+    titles = [title for title, _ in alert_links(other.alerts[0], other, LINKS).boards]
+    assert titles == ["What broke, alone", "Board of rds"]
 
 
 def test_only_what_is_there_is_an_annotation(compiled: CompiledSlo) -> None:

@@ -42,6 +42,7 @@ def test_links_are_those_of_the_alert() -> None:
     assert [*shown] == [
         "Runbook",
         "Dashboard",
+        "What broke, alone",
         "Board of service",
         "Flash sale",
         "Traces",

@@ -98,6 +98,10 @@ def test_every_board_that_an_alert_opens_is_there(generated: Generated) -> None:
         known = {variable["name"] for variable in boards[uid_of(url)]["templating"]["list"]}
         chosen = {name.removeprefix("var-") for name in parse_qs(urlsplit(url).query) if name.startswith("var-")}
         assert chosen <= known, (alert, url)
+        for panel in parse_qs(urlsplit(url).query).get("viewPanel", ()):
+            [title] = [one["title"] for one in boards[uid_of(url)]["panels"] if str(one["id"]) == panel]
+            assert title in {"Budget burn, page", "Budget burn, ticket", "Events per second"}
+            assert ("Page" in alert) <= ("page" in title), (alert, title)
 
 
 def test_every_alarm_and_silence_is_of_the_alert(generated: Generated) -> None:
