@@ -110,14 +110,16 @@ async def test_keys_in_valkey_tell_nothing(cluster: ValkeyCluster) -> None:
 
 
 async def test_many_look_ups_are_few_calls(cluster: ValkeyCluster) -> None:
-    """600 look-ups at once are one call for each bucket, and one or two more for what came while that was under way."""
+    """600 look-ups at once are one call for each bucket, and one more for what came while that was under way."""
     async with opened(cluster) as valkey:
+        # A server that does not know the script yet is asked twice.
+        assert await asyncio.gather(*(valkey.look_up("client-a", unused()) for _ in range(100))) == [None] * 100
         before = script_calls(cluster)
         first = [valkey.look_up("client-a", unused()) for _ in range(300)]
         await asyncio.sleep(0)  # the first calls begin
         second = [valkey.look_up("client-a", unused()) for _ in range(300)]
         assert await asyncio.gather(*first, *second) == [None] * 600
-        assert script_calls(cluster) - before <= 3 * 6
+        assert script_calls(cluster) - before <= 2 * 6
 
 
 async def test_what_is_too_much_is_dropped(cluster: ValkeyCluster) -> None:
