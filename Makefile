@@ -40,7 +40,7 @@ check: $(READY) ## are the definitions sound, and is generated/ up to date?
 	$(BIN)/slo check
 	$(BIN)/slo generate --check
 
-demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager toxiproxy-server) ## break a running service and see the page that follows; ARGS=--keep to look around
+demo: $(READY) $(addprefix $(TOOLS)/,prometheus promtool alertmanager jaeger toxiproxy-server) ## break a running service and see the page that follows; ARGS=--keep to look around
 	$(BIN)/python -m drills.demo $(ARGS)
 
 test: $(READY) $(CORE) ## all tests; ARGS="-k words" picks some

@@ -38,6 +38,7 @@ from drills.harness import (
     Traffic,
     WebhookReceiver,
     alertmanager,
+    jaeger,
     ledger_database,
     pages,
     prometheus,
@@ -140,7 +141,8 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
         database.accrue(_ACCOUNTS, _POINTS)
         tell("Postgres runs, with the ledger's schema and some guests' points.")
         path = start(toxiproxy(database.address))
-        shop = start(service(path.through(database.url)))
+        traces = start(jaeger())
+        shop = start(service(path.through(database.url), {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.otlp_url}))
         settler = start(worker(database.worker_url))
         guests = start(traffic(shop.url, _ACCOUNTS, _LOAD, shop.headers))
         tell(f"The redemption service runs at {shop.url}; guests send {_LOAD.per_second:g} requests a second.")
@@ -161,7 +163,7 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
                 data=past,
             )
         )
-        links.show(prometheus_url=metrics.url, log=shop.process.log, alertmanager_url=pager.url)
+        links.show(prometheus_url=metrics.url, log=shop.process.log, jaeger_url=traces.url, alertmanager_url=pager.url)
         period = compiled[0].policy.period
         tell(f"Prometheus runs at {metrics.url}, with {names.duration(period)} of good traffic behind it.")
         watched = start(console(Site(compiled, Source(Connection(url=metrics.url), pager.url))))
@@ -195,6 +197,7 @@ def demonstration(tell: Tell, show: Callable[[Notification], None]) -> Iterator[
                 "service": shop.address,
                 "worker": settler.address,
                 "alertmanager": pager.url,
+                "jaeger": traces.url,
                 "prometheus": metrics.url,
                 "people": people.url,
                 "pages": links.url,
