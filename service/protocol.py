@@ -13,13 +13,14 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from types import FrameType
 from typing import Any, ClassVar, Final
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service import problems
+from service import problems, whole_requests
 from service.admission import Admission, Priority
 from service.middleware import QUIET_PATHS, ROUTES, Observer, Route, asks_to_defer
 from service.problems import Kind, ProblemError
@@ -32,6 +33,7 @@ READ_SECONDS_MAX: Final = 10.0  # for a caller who reads no answers; each of the
 CONNECTIONS_MAX: Final = 10_000  # in one process: some 100 MB; uvicorn's own bound answers with text, not a problem
 
 _LINE_SECONDS: Final = 1.0
+_ROUTES_MAX: Final = 256  # of what was asked last; there are some ten, but for ids in their paths
 _TICK_SECONDS: Final = 0.1  # uvicorn's own
 _GARBAGE_OBJECTS: Final = 10_000  # new ones after which the garbage collector looks; Python's own number is 700
 
@@ -56,6 +58,11 @@ class Gate:
         self._not_logged: Counter[str] = Counter()  # by reason
 
     @property
+    def is_closed(self) -> bool:
+        """Some are turned away now."""
+        return self._admission.would_refuse(Priority.BULK, self._coming)  # the first to be refused
+
+    @property
     def is_leaving(self) -> bool:
         """The server will stop soon: the probe of readiness says so, and every answer ends its connection."""
         return self._is_leaving
@@ -68,34 +75,29 @@ class Gate:
         """From now on no request is served; those in flight are."""
         self._admission.drain()
 
-    def route_refused(self, method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Route | None:
+    def route_refused(self, line: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> Route | None:
         """The route of a request that is to be turned away; None lets it go on.
+
+        Args:
+            line: Its method and URL.
+            headers: All that may ask for the queue.
+        """
+        if not self.is_closed:
+            return None
+        route = _route(line)
+        if route is None or not self._admission.would_refuse(route.priority, self._coming):
+            return None
+        return None if headers and self._defers() and asks_to_defer(route, headers) else route
+
+    def let_in(self) -> None:
+        """A request goes on from here.
 
         Hundreds may come in one turn of the loop, before the first of them takes its place: so they are counted here.
         Else all of them find the same free place, and most are turned away behind the gate, at many times the price.
         """
-        route = self._route_refused(method, url, headers)
-        if route is None:
-            if not self._coming:
-                asyncio.get_running_loop().call_soon(self._have_come)  # runs before the first of their tasks
-            self._coming += 1
-        return route
-
-    def _route_refused(self, method: bytes, url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Route | None:
-        if not self._admission.would_refuse(Priority.BULK, self._coming):  # the first to be refused
-            return None
-        path = url.partition(b"?")[0]
-        if not path.startswith(b"/") or b"%" in path:
-            return None  # rare, and to be understood by the one who reads URLs; the middleware refuses it then
-        text = path.decode("latin-1")
-        if text in QUIET_PATHS:
-            return None
-        route = ROUTES.find(method.decode("latin-1"), text)
-        if not self._admission.would_refuse(route.priority, self._coming) or (
-            self._defers() and asks_to_defer(route, headers)
-        ):
-            return None
-        return route
+        if not self._coming:
+            asyncio.get_running_loop().call_soon(self._have_come)  # runs before the first of their tasks
+        self._coming += 1
 
     def _have_come(self) -> None:
         self._coming = 0
@@ -150,12 +152,14 @@ class GatedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **named)
         self._head_bytes: int | None = None  # None between the head of a request and the next
+        self._is_between = False  # the end of a request and the next
         self._is_refused = False
         self._stays = True  # the connection, after a refusal
         self._discarded_bytes = 0
         self._discarding: asyncio.TimerHandle | None = None
         self._awaiting_head: asyncio.TimerHandle | None = None  # none while a request comes in one piece
         self._awaiting_reader: asyncio.TimerHandle | None = None
+        self._refused_at = 0.0  # what came in one piece
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """A caller is there: close the connection if there are too many, or if no request comes."""
@@ -168,6 +172,8 @@ class GatedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes arrived."""
+        if self._refuse_whole(data):
+            return
         was_in_head = self._head_bytes is not None
         super().data_received(data)
         if self._head_bytes is not None:
@@ -183,6 +189,14 @@ class GatedProtocol(HttpToolsProtocol):
         elif self.timeout_keep_alive_task is None and self._awaiting_head is None and not self._owes_answer():
             # Uvicorn stopped to wait for a next request, but what came was none: empty lines, or a body too late.
             self._await_head(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No request came since the last that was served; one that was refused then has not set the clock anew."""
+        left = self._refused_at + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def pause_writing(self) -> None:
         """The caller does not read what is answered: wait for it, but not for ever."""
@@ -203,6 +217,7 @@ class GatedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._head_bytes = 0
+        self._is_between = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -217,6 +232,7 @@ class GatedProtocol(HttpToolsProtocol):
             self._refuse()
             self.gate.count(route, time.perf_counter() - started)
             return
+        self.gate.let_in()
         super().on_headers_complete()
         if self.gate.is_leaving:
             self.leave()
@@ -232,6 +248,7 @@ class GatedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
+        self._is_between = True
         if not self._is_refused:
             super().on_message_complete()
             return
@@ -248,11 +265,29 @@ class GatedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
+    def _refuse_whole(self, data: bytes) -> bool:
+        """Turn a request away that came in one piece to a connection that waits for it, without a parser."""
+        if not (self.gate.is_closed and self._is_between) or self.timeout_keep_alive_task is None:
+            return False
+        started = time.perf_counter()
+        line = whole_requests.line_of(data)
+        if line is None or self.flow.write_paused or self.gate.is_leaving:
+            return False
+        route = self.gate.route_refused(line)
+        if route is None:
+            return False
+        with_body = not line.startswith(b"HEAD ")
+        answer = self.gate.refusal(self.server_state.default_headers, keep_alive=True, with_body=with_body)
+        self.transport.write(answer)
+        self._refused_at = self.loop.time()
+        self.gate.count(route, time.perf_counter() - started)
+        return True
+
     def _route_refused(self) -> Route | None:
         # An answer must not overtake an earlier one, nor pile up before a caller who does not read.
         if self._owes_answer() or self.flow.write_paused or self.parser.should_upgrade():
             return None
-        return self.gate.route_refused(self.parser.get_method(), self.url, self.headers)
+        return self.gate.route_refused(b"%b %b" % (self.parser.get_method(), self.url), self.headers)
 
     def _refuse(self) -> None:
         self._is_refused = True
@@ -299,6 +334,16 @@ class GatedProtocol(HttpToolsProtocol):
 def gated(gate: Gate) -> type[GatedProtocol]:
     """The protocol for `uvicorn.Config(http=...)`, with this gate."""
     return type("GatedProtocol", (GatedProtocol,), {"gate": gate})
+
+
+@lru_cache(_ROUTES_MAX)
+def _route(line: bytes) -> Route | None:
+    """Of a request with this method and URL; None if it is not for the gate to turn away."""
+    method, _, url = line.decode("latin-1").partition(" ")
+    path = url.partition("?")[0]
+    if not path.startswith("/") or "%" in path or path in QUIET_PATHS:
+        return None  # odd ones are to be understood by the one who reads URLs; the middleware refuses them then
+    return ROUTES.find(method, path)
 
 
 def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service import protocol
 from service.admission import Priority, Ticket
 from service.middleware import RequestMiddleware
-from service.protocol import DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, Gate, Server, gated
+from service.protocol import DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, Gate, GatedProtocol, Server, gated
 from slo.metrics import REDEEM_ROUTE
 from tests.service.test_middleware import BALANCE_ROUTE, Front, new_front
 
@@ -32,7 +32,7 @@ BALANCE = b"GET /v1/accounts/a/balance HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @dataclass(slots=True)
 class App:
-    """Answers with what it was sent; what it is told to hold waits."""
+    """Answers with what it was sent; what it is told to hold waits, and of entries no body is read."""
 
     seen: list[str]
     go_on: threading.Event
@@ -40,7 +40,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         self.seen.append(scope["path"])
-        body, more = b"", True
+        body, more = b"", not scope["path"].endswith("/entries")
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
@@ -104,6 +104,19 @@ class Running:
                 connection.sendall(part)
                 time.sleep(0.02)
             return [status for status, _, _ in _answers(connection)]
+
+    def server_side(self) -> GatedProtocol:
+        """The protocol of the only connection."""
+        [found] = self.server.server_state.connections
+        assert isinstance(found, GatedProtocol)
+        return found
+
+    def in_loop(self, act: Callable[[], object]) -> None:
+        """Have something done between two turns of its loop."""
+        done = threading.Event()
+        self.server.loop.call_soon_threadsafe(act)
+        self.server.loop.call_soon_threadsafe(done.set)
+        assert done.wait(20)
 
     def stop(self) -> None:
         """Ask it to stop, as SIGTERM does."""
@@ -347,6 +360,113 @@ def test_a_connection_is_not_kept_for_ever_after_a_refusal() -> None:
         connection.sendall(REDEEM)
         assert _answer(connection)[0] == 503
         assert _is_closed(connection)
+
+
+def test_a_request_in_one_piece_is_refused_without_the_parser() -> None:
+    """On a connection that has served one; the answer is the same, it counts, and the next request is served."""
+    with _running() as running, running.connect() as connection:
+        connection.sendall(REDEEM)
+        assert _answer(connection)[0] == 200
+        server_side = running.server_side()
+        with running.full():
+            for part in (REDEEM[:20], REDEEM[20:]):
+                connection.sendall(part)
+                time.sleep(0.02)
+            _, headers, body = _answer(connection)
+            parser, server_side.parser = server_side.parser, None  # type: ignore[assignment]
+            connection.sendall(REDEEM)
+            status, whole_headers, whole_body = _answer(connection)
+            connection.sendall(BALANCE.replace(b"GET", b"HEAD"))
+            head = connection.recv(65536)
+            server_side.parser = parser
+        connection.sendall(REDEEM)
+        assert _answer(connection)[0] == 200
+    same = dict.fromkeys(("retry-after", "date"), "")
+    assert (status, whole_headers | same, whole_body) == (503, headers | same, body)
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert head.endswith(b"\r\n\r\n")
+    assert running.shed() == 2
+
+
+def test_a_place_is_given_to_a_request_in_one_piece(running: Running) -> None:
+    """What is more important than the refused, and what a probe asks, is served while others are refused."""
+    capture = b"POST /v1/redemptions/a/capture HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    probe = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    with running.full(Priority.READ):
+        statuses = [status for status, _, _ in running.talk(capture, BALANCE, REDEEM, probe, BALANCE)]
+    assert statuses == [200, 503, 200, 200, 503]
+
+
+def test_a_late_body_that_looks_like_a_request_is_none(running: Running) -> None:
+    """Of a request that was answered before its body came; nor is what follows the begin of another."""
+    early = b"GET /v1/accounts/a/entries HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(REDEEM)
+    with running.connect() as connection:
+        for request in (BALANCE, early):
+            connection.sendall(request)
+            assert _answer(connection)[0] == 200
+        with running.full():
+            connection.sendall(REDEEM)
+            time.sleep(0.05)
+            connection.sendall(b"PUT /")
+            time.sleep(0.05)
+            connection.sendall(BALANCE)
+            connection.shutdown(socket.SHUT_WR)
+            statuses = [status for status, _, _ in _answers(connection)]
+    assert statuses == [400]
+
+
+def test_a_refusal_in_one_piece_waits_for_the_answer_before_it() -> None:
+    """It does not overtake the answer to an earlier request, nor run ahead of a caller who does not read."""
+    hold = b"POST /v1/redemptions/a/void HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    with _running() as running, running.connect() as connection:
+        connection.sendall(REDEEM)
+        assert _answer(connection)[0] == 200
+        server_side = running.server_side()
+        connection.sendall(hold)
+        _wait_for(lambda: len(running.app.seen) > 1)
+        with running.full(Priority.REDEEM):
+            connection.sendall(REDEEM)
+            time.sleep(0.1)
+            running.app.go_on.set()
+            answers = _answers(connection)
+            paths = [orjson.loads(next(answers)[2]).get("path") for _ in range(2)]
+            assert paths == ["/v1/redemptions/a/void", "/v1/redemptions"]  # whose end made room for it
+        with running.full():
+            running.in_loop(server_side.flow.pause_writing)
+            connection.sendall(REDEEM)
+            connection.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.settimeout(20)
+            running.in_loop(server_side.flow.resume_writing)
+            assert next(answers)[0] == 503
+
+
+def test_a_refusal_in_one_piece_of_a_leaving_server_closes() -> None:
+    """As every answer of it does."""
+    with _running() as running, running.connect() as connection:
+        connection.sendall(REDEEM)
+        assert _answer(connection)[0] == 200
+        running.gate.leave()
+        with running.full():
+            connection.sendall(REDEEM)
+            [(status, headers, _)] = _answers(connection)
+    assert (status, headers["connection"]) == (503, "close")
+
+
+def test_each_refusal_sets_the_clock_of_its_connection_anew() -> None:
+    """A connection on which all is refused waits as long for the next request as one on which all is served."""
+    with _running(keep_alive_seconds=1) as running, running.connect() as connection:
+        connection.sendall(REDEEM)
+        assert _answer(connection)[0] == 200
+        with running.full():
+            for _ in range(4):
+                time.sleep(0.6)
+                connection.sendall(REDEEM)
+                assert _answer(connection)[0] == 503
+            began = time.monotonic()
+            assert _is_closed(connection)
+    assert 0.9 < time.monotonic() - began < 5
 
 
 def test_who_waits_for_100_continue_is_refused_without_it(running: Running) -> None:
