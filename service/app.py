@@ -159,6 +159,7 @@ def _heard_by(instruments: Instruments) -> Told:
     size = instruments.histogram(REDEMPTION_BATCH_SIZE)
     wait = instruments.histogram(REDEMPTION_BATCH_WAIT)
     duration = instruments.histogram(REDEMPTION_BATCH_DURATION)
+    redeemed = instruments.counter(REDEMPTION_POINTS_REDEEMED)
 
     def batched(count: int, waited_seconds: float, took_seconds: float) -> None:
         size.observe(count)
@@ -166,7 +167,7 @@ def _heard_by(instruments: Instruments) -> Told:
         duration.observe(took_seconds)
 
     return Told(
-        redeemed=lambda points: instruments.count(REDEMPTION_POINTS_REDEEMED, points),
+        redeemed=redeemed.inc,
         refunded=lambda points: instruments.count(REDEMPTION_POINTS_REFUNDED, points),
         batched=batched,
     )

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from opentelemetry.trace import SpanContext, get_current_span
+from opentelemetry.trace import SpanContext
 
 from service.admission import GateFullError, Priority, PriorityGate
 from service.batching import (
@@ -375,12 +375,6 @@ class Ledger:
             elif resolved.kind == "refund":
                 self._told.refunded(resolved.points)
         return resolved, row["result"] == "replayed"
-
-
-def recorded_span() -> SpanContext | None:
-    """The current span, if it is one that is recorded."""
-    span = get_current_span()
-    return span.get_span_context() if span.is_recording() else None
 
 
 def _is_fault_of_item(error: Exception) -> bool:

@@ -5,7 +5,6 @@ Plain ASGI, outside the framework: it sees the first byte and the last, and no e
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -392,7 +391,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one line has that many sources
     if error:
         fields["error"] = type(error).__name__
         fields["stack"] = stack(error)
-    observer.log.log(logging.WARNING if note.outcome in BAD_OUTCOMES else logging.INFO, "request", fields=fields)
+    observer.log.write("warning" if note.outcome in BAD_OUTCOMES else "info", "request", fields)
 
 
 class _Reply:

@@ -15,12 +15,12 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from service import domain, openapi, problems
+from service import domain, openapi, problems, tracing
 from service.administration import migrations
 from service.database import LedgerTimeoutError, LedgerUnavailableError
 from service.deferral import InvalidReferenceError, StatusReference
 from service.domain import Deferral, Redemption, Resolved
-from service.ledger import Ledger, Wanted, recorded_span
+from service.ledger import Ledger, Wanted
 from service.middleware import Note, note_of
 from service.problems import Kind, ProblemError
 from service.rate_limits import RateLimiter
@@ -133,7 +133,7 @@ class Routes:
             note.account_id = wanted.account_id
             if not caller.may_touch(wanted.account_id):
                 raise ProblemError(problems.FORBIDDEN, "The token is good for another account.")
-            asked = Wanted(caller.client_id, key, wanted, wanted.fingerprint(), deadline, span=recorded_span())
+            asked = Wanted(caller.client_id, key, wanted, wanted.fingerprint(), deadline, span=tracing.recorded_span())
             began = time.perf_counter()
             try:
                 outcome = await (

@@ -233,6 +233,12 @@ def outgoing_headers(context: SpanContext | None = None) -> dict[str, str]:
     return headers
 
 
+def recorded_span() -> SpanContext | None:
+    """The current span, if it is one that is recorded."""
+    span = get_current_span()
+    return span.get_span_context() if span.is_recording() else None
+
+
 @contextmanager
 def batch_span(
     tracer: Tracer, name: str, attributes: Attributes, contexts: Sequence[SpanContext], *, alone: bool = False

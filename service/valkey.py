@@ -27,10 +27,12 @@ from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from opentelemetry.semconv.attributes import db_attributes, error_attributes, server_attributes
-from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, Status, StatusCode, Tracer, get_current_span
+from opentelemetry.trace import NoOpTracer, Span, SpanContext, Status, StatusCode, Tracer
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import SSLConnection
 from redis.exceptions import NoScriptError, ResponseError
+
+from service import tracing
 
 _SCRIPT: Final = (Path(__file__).parent / "scripts" / "valkey_batch.lua").read_text()
 _SCRIPT_SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # as EVALSHA wants it
@@ -134,7 +136,7 @@ class Valkey:
         ca_file: Who signs the servers' certificates; without it the system's authorities.
         call_seconds_max: Time for one script call.
         buckets: How many; the same in every process that shares the cluster.
-        tracer: Makes a span of each script call, linked to the requests that it serves.
+        tracer: Makes a span of each script call that serves a request whose trace is kept.
         on_call: Told of each script call: its seconds, and the error's type if it failed.
         on_dropped: Told how many things were dropped.
 
@@ -305,7 +307,7 @@ class _Batch:
     charges: list[tuple[bytes, int, int, asyncio.Future[int | None]]] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     acknowledgements: list[bytes] = field(default_factory=list)
-    links: list[Link] = field(default_factory=list)
+    spans: list[SpanContext] = field(default_factory=list)
     size: int = 0
 
     def keys(self, stream: bytes) -> list[bytes]:
@@ -373,9 +375,8 @@ class _Bucket:
             self.drop(1)
             return None
         batch.size += 1
-        context = get_current_span().get_span_context()
-        if context.trace_flags.sampled:
-            batch.links.append(Link(context))
+        if span := tracing.recorded_span():
+            batch.spans.append(span)
         self._gathered.set()
         return batch
 
@@ -429,14 +430,9 @@ class _Bucket:
         node = _node(cluster, self.stream)
         batch = self._take()
         started = time.perf_counter()
-        with self._calls.tracer.start_as_current_span(
-            "EVALSHA",
-            kind=SpanKind.CLIENT,
-            attributes=_span_attributes(node, batch.size),
-            links=batch.links,
-            record_exception=False,  # its message may hold keys
-            set_status_on_exception=False,
-        ) as span:
+        attributes = _span_attributes(node, batch.size) if batch.spans else {}
+        alone = batch.size == 1
+        with tracing.batch_span(self._calls.tracer, "EVALSHA", attributes, batch.spans, alone=alone) as span:
             error: str | None = None
             try:
                 async with asyncio.timeout(self._calls.seconds_max):

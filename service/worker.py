@@ -27,7 +27,7 @@ from service.admission import Priority
 from service.database import Call, LedgerTimeoutError, LedgerUnavailableError
 from service.deferral import BurstSeal, Deferred
 from service.domain import KeyReusedError, RedemptionRequest
-from service.ledger import Ledger, Told, Wanted, recorded_span
+from service.ledger import Ledger, Told, Wanted
 from service.logs import Log
 from service.queue import DeferralQueue
 from service.settings import Settings
@@ -294,7 +294,7 @@ class Settling:
                 asyncio.get_running_loop().time() + _SETTLE_SECONDS_MAX,
                 accepted_at=message.accepted_at,
                 valid_until=message.deadline,
-                span=recorded_span(),
+                span=tracing.recorded_span(),
             )
             try:
                 decision = await self._ledger.redeem(wanted)
