@@ -355,7 +355,7 @@ def parse_idempotency_key(text: str) -> str:
 
 def _object(body: bytes, required: Mapping[str, _Reader], optional: Mapping[str, _Reader]) -> dict[str, Any]:
     try:
-        document = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
+        document = _STRICT.decode(body.decode())
     except InvalidRequestError:
         raise
     except (ValueError, RecursionError) as error:
@@ -446,3 +446,6 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(_: str) -> None:
     raise InvalidRequestError("the body is not JSON in UTF-8: NaN and Infinity are no numbers")
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)  # made once: that costs more

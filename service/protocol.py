@@ -32,6 +32,7 @@ HEAD_SECONDS_MAX: Final = 10.0  # from a head's first bytes, or from a connectio
 READ_SECONDS_MAX: Final = 10.0  # for a caller who reads no answers; each of them holds up a request in flight
 CONNECTIONS_MAX: Final = 10_000  # in one process: some 100 MB; uvicorn's own bound answers with text, not a problem
 
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINE_SECONDS: Final = 1.0
 _ROUTES_MAX: Final = 256  # of what was asked last; there are some ten, but for ids in their paths
 _TICK_SECONDS: Final = 0.1  # uvicorn's own
@@ -160,10 +161,12 @@ class GatedProtocol(HttpToolsProtocol):
         self._awaiting_head: asyncio.TimerHandle | None = None  # none while a request comes in one piece
         self._awaiting_reader: asyncio.TimerHandle | None = None
         self._refused_at = 0.0  # what came in one piece
+        self._answer: OnePacket
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """A caller is there: close the connection if there are too many, or if no request comes."""
         super().connection_made(transport)
+        self._answer = OnePacket(transport)
         if len(self.connections) > CONNECTIONS_MAX:
             self.gate.count_connection()
             transport.close()
@@ -234,6 +237,7 @@ class GatedProtocol(HttpToolsProtocol):
             return
         self.gate.let_in()
         super().on_headers_complete()
+        self.cycle.transport = self._answer  # type: ignore[assignment] # it is all that a cycle uses
         if self.gate.is_leaving:
             self.leave()
 
@@ -259,6 +263,11 @@ class GatedProtocol(HttpToolsProtocol):
             self.on_response_complete()  # waits for the next request, for as long as uvicorn does
         else:
             self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """The last byte of an answer."""
+        self._answer.end()
+        super().on_response_complete()
 
     def leave(self) -> None:
         """End the connection with the answer that is due, if that can still be said in it."""
@@ -329,6 +338,44 @@ class GatedProtocol(HttpToolsProtocol):
             head = _head(kind, self.server_state.default_headers)
             self.transport.write(b"%bconnection: close\r\n\r\n%b" % (head, _BODIES[kind.code]))
         self.transport.close()
+
+
+class OnePacket:
+    """What a cycle of uvicorn writes to: keeps the head of an answer until its body comes, and sends them together.
+
+    In two packets they cost both sides a system call more, and the caller a turn of its loop.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._is_in_body = False
+
+    def write(self, data: bytes) -> None:
+        """The head of an answer, or a part of its body."""
+        if self._is_in_body or (not self._head and data == _CONTINUE):
+            self._transport.write(data)
+        elif self._head:
+            self._is_in_body = True
+            self._transport.write(self._head + data)
+        else:
+            self._head = data
+
+    def end(self) -> None:
+        """An answer is over; one to HEAD had no body."""
+        if self._head and not self._is_in_body:
+            self._transport.write(self._head)
+        self._head = b""
+        self._is_in_body = False
+
+    def close(self) -> None:
+        """No more comes."""
+        self.end()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """The connection ends, by whomever."""
+        return self._transport.is_closing()
 
 
 def gated(gate: Gate) -> type[GatedProtocol]:

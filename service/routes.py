@@ -14,6 +14,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 
 from service import domain, openapi, problems, tracing
 from service.administration import migrations
@@ -430,19 +431,23 @@ def _redemption_id(request: Request, name: str = "redemption_id") -> UUID:
 async def _body(
     request: Request, deadline: float, bytes_max: int = BODY_BYTES_MAX, *, may_be_empty: bool = False
 ) -> bytes:
-    body = bytearray()
+    body, more = b"", True
     try:
         async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + _BODY_SECONDS_MAX)):
-            async for part in request.stream():
-                body += part
+            while more:  # not request.stream(): nearly every body comes in one piece
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
                 if len(body) > bytes_max:
                     raise ProblemError(problems.BODY_TOO_LARGE, f"at most {bytes_max} bytes")
+                more = message.get("more_body", False)
     except TimeoutError:
         raise ProblemError(problems.BODY_TIMEOUT) from None
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (may_be_empty and not body):
         raise ProblemError(problems.UNSUPPORTED_MEDIA_TYPE)
-    return bytes(body)
+    return body
 
 
 def _whole_client_only(caller: Caller) -> None:

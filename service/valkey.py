@@ -5,8 +5,8 @@ handed over at once, and dropped at once when it cannot be done now: a look-up t
 
 One call to Valkey costs as much as a third of a whole request, so work is gathered. Keys are spread over a few
 buckets, each with a hash tag of its own, hence on one shard. A bucket has one call under way at most, a script that
-does all that gathered while the last one was under way: under load one call serves dozens of requests, and at rest
-nothing waits for a timer.
+does all that gathered since the last one, and for a moment before it: under load one call serves dozens of requests.
+A look-up does not wait for that moment.
 
 A bucket whose call fails takes no work until its shard has answered a ping again, and after a few failures it asks for
 that only now and then: a dead shard costs the requests nothing, and takes none of the other buckets with it.
@@ -42,6 +42,8 @@ BUCKETS = 6
 """Few, so that a batch is few calls; more than shards, so that all of those get some."""
 
 _BATCH_MAX = 256  # things in one call; it takes the server well under a millisecond
+_GATHER_SECONDS = 0.02  # a call costs both sides as much as ten things in it, and only who looks something up waits
+_HURRY_SIZE = _BATCH_MAX // 2
 _FACTS_BYTES_MAX = 1024
 _FINGERPRINT_BYTES_MAX = 64
 _MESSAGE_BYTES_MAX = 16 * 1024
@@ -208,6 +210,7 @@ class Valkey:
             found.set_result(None)
         else:
             batch.look_ups.append((bucket.key("hint", digest), found))
+            bucket.hurry()
         return found
 
     def charge(self, client_id: str, microseconds: int, *, microseconds_max: int) -> asyncio.Future[int | None]:
@@ -363,6 +366,7 @@ class _Bucket:
         self._calls = calls
         self._batch = _Batch()
         self._gathered = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     def key(self, kind: Literal["hint", "quota", "burst"], name: str) -> bytes:
         """A key of this bucket."""
@@ -378,7 +382,13 @@ class _Bucket:
         if span := tracing.recorded_span():
             batch.spans.append(span)
         self._gathered.set()
+        if batch.size == _HURRY_SIZE:
+            self.hurry()
         return batch
+
+    def hurry(self) -> None:
+        """What has gathered is not to wait for more."""
+        self._hurry.set()
 
     def drop(self, count: int) -> None:
         """Tell that things were dropped."""
@@ -396,6 +406,9 @@ class _Bucket:
                     self.accepting = True
                     while True:
                         await self._gathered.wait()
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(_GATHER_SECONDS):
+                                await self._hurry.wait()
                         await self._call(cluster)
                         failures = 0
                 failures += 1
@@ -415,6 +428,7 @@ class _Bucket:
     def _take(self) -> _Batch:
         batch, self._batch = self._batch, _Batch()
         self._gathered.clear()
+        self._hurry.clear()
         return batch
 
     def _close(self) -> None:
