@@ -209,8 +209,8 @@ async def assert_invariants(database: Database) -> None:
         "a redemption has entries when it was not rejected, and only then": """
             SELECT redemption_id FROM ledger.redemptions r
             LEFT JOIN ledger.entries e ON e.transaction_id = r.redemption_id AND e.account_id = r.account_id
-            WHERE (r.rejection IS NULL) <> (e.amount IS NOT NULL) OR e.amount <> -r.points
-                OR e.balance_after <> r.balance""",
+            WHERE r.kind = 'redeem' AND ((r.rejection IS NULL) <> (e.amount IS NOT NULL) OR e.amount <> -r.points
+                OR e.balance_after <> r.balance)""",
     }
     async with database.connection() as connection:
         for fact, query in offenders.items():

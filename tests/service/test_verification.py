@@ -74,7 +74,8 @@ _NAMES = """
     CREATE FUNCTION pg_temp.last() RETURNS bigint STABLE LANGUAGE sql AS
     'SELECT max(account_version) FROM ledger.entries WHERE account_id = $$guest$$';
     CREATE FUNCTION pg_temp.newest() RETURNS uuid STABLE LANGUAGE sql AS
-    'SELECT max(redemption_id::text)::uuid FROM ledger.redemptions';
+    'SELECT max(transaction_id::text)::uuid FROM ledger.entries WHERE transaction_id IN (
+        SELECT redemption_id FROM ledger.redemptions)';
     CREATE FUNCTION pg_temp.other_lot() RETURNS uuid STABLE LANGUAGE sql AS
     'SELECT lot_id FROM ledger.lots WHERE account_id = $$guest$$ AND expires_at IS NULL';
     CREATE FUNCTION pg_temp.count_lot() RETURNS uuid STABLE LANGUAGE sql AS
