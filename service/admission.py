@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 # Netflix's Gradient2 (github.com/Netflix/concurrency-limits, Gradient2Limit.java and WindowedLimit.java).
 _TOLERANCE: Final = 1.5  # times the long-term latency before it counts as a queue
@@ -30,6 +30,8 @@ _WINDOW_SECONDS_MAX: Final = 0.5  # theirs is 1 s, as above
 _SMOOTHING: Final = 0.5  # theirs is 0.2 for single requests; a window is smooth already
 _LONG_WINDOWS: Final = 10  # the memory of the long-term latency; short, because an overload teaches nothing
 _LONG_FACTOR_MAX: Final = 2  # what one window may teach, as a multiple of what is known
+
+Reason: TypeAlias = Literal["draining", "overloaded"]
 
 _RETRY_AFTER_SECONDS: Final = (1, 3)
 
@@ -177,7 +179,7 @@ class Admission:
         return int(self._adaptive.limit)
 
     @property
-    def refusal_reason(self) -> Literal["draining", "overloaded"]:
+    def refusal_reason(self) -> Reason:
         """Why a request that is refused now is refused."""
         return "draining" if self._draining else "overloaded"
 

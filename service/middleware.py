@@ -68,7 +68,7 @@ DEFERRING_MAX: Final = 200
 """Requests beyond the limit that are on their way into the queue at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # there is one of each, so it is found by what it is
 class Route:
     """What is known of a request by its method and path.
 
@@ -197,9 +197,18 @@ class Observer:
         requests.inc(1, exemplar)
         duration.observe(seconds, exemplar)
 
-    def count_shed(self, priority: Priority, reason: str) -> None:
-        """Count a request that was turned away."""
-        self._shed[priority, reason].inc()
+    def count_refused(self, route: str | None, seconds: Sequence[float]) -> None:
+        """Count many that were turned away; `count` for each would be dearer than to turn it away."""
+        if route is None:
+            return
+        requests, duration = self._series[route, "shed"]
+        requests.inc(len(seconds))
+        for each in seconds:
+            duration.observe(each)
+
+    def count_shed(self, priority: Priority, reason: str, count: int = 1) -> None:
+        """Count why requests were turned away."""
+        self._shed[priority, reason].inc(count)
 
 
 class RequestMiddleware:

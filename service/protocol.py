@@ -11,7 +11,7 @@ import asyncio
 import gc
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import FrameType
@@ -21,8 +21,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service import problems, whole_requests
-from service.admission import Admission, Priority
+from service.admission import Admission, Priority, Reason
 from service.middleware import QUIET_PATHS, ROUTES, Observer, Route, asks_to_defer
+from service.outgoing import GatheringTransport, Outbox
 from service.problems import Kind, ProblemError
 
 HEAD_BYTES_MAX: Final = 64 * 1024  # of what arrives after the first read; neither uvicorn nor httptools has a bound
@@ -32,7 +33,6 @@ HEAD_SECONDS_MAX: Final = 10.0  # from a head's first bytes, or from a connectio
 READ_SECONDS_MAX: Final = 10.0  # for a caller who reads no answers; each of them holds up a request in flight
 CONNECTIONS_MAX: Final = 10_000  # in one process: some 100 MB; uvicorn's own bound answers with text, not a problem
 
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINE_SECONDS: Final = 1.0
 _ROUTES_MAX: Final = 256  # of what was asked last; there are some ten, but for ids in their paths
 _TICK_SECONDS: Final = 0.1  # uvicorn's own
@@ -52,16 +52,18 @@ class Gate:
         self._admission = admission
         self._observer = observer
         self._defers = defers
+        self.outbox = Outbox()
         self._is_leaving = False
         self._coming = 0  # let in since the loop began to read its sockets: the tasks that take their places come later
-        self._rendered: dict[str, bytes] = {}
+        self._rendered: dict[tuple[Reason, int, bool, bool], bytes] = {}  # by what differs between the refusals
         self._rendered_for: list[tuple[bytes, bytes]] | None = None
+        self._refused: defaultdict[Route, list[float]] = defaultdict(list)  # not counted yet: how long each took
         self._not_logged: Counter[str] = Counter()  # by reason
 
     @property
     def is_closed(self) -> bool:
-        """Some are turned away now."""
-        return self._admission.would_refuse(Priority.BULK, self._coming)  # the first to be refused
+        """Not even redemptions are let in now."""
+        return self._admission.would_refuse(Priority.REDEEM, self._coming)
 
     @property
     def is_leaving(self) -> bool:
@@ -83,7 +85,7 @@ class Gate:
             line: Its method and URL.
             headers: All that may ask for the queue.
         """
-        if not self.is_closed:
+        if not self._admission.would_refuse(Priority.BULK, self._coming):  # the first to be refused
             return None
         route = _route(line)
         if route is None or not self._admission.would_refuse(route.priority, self._coming):
@@ -113,21 +115,33 @@ class Gate:
         """
         if headers is not self._rendered_for:
             self._rendered_for = headers
-            self._rendered = {kind.code: _head(kind, headers) for kind in (problems.OVERLOADED, problems.DRAINING)}
-        reason = self._admission.refusal_reason
-        return b"%bretry-after: %d\r\n%b\r\n%b" % (
-            self._rendered[reason],
-            self._admission.retry_after_seconds(),
-            b"" if keep_alive else b"connection: close\r\n",
-            _BODIES[reason] if with_body else b"",
-        )
+            self._rendered = {}
+        reason, seconds = self._admission.refusal_reason, self._admission.retry_after_seconds()
+        what = (reason, seconds, keep_alive, with_body)
+        answer = self._rendered.get(what)
+        if answer is None:
+            kind = problems.DRAINING if reason == "draining" else problems.OVERLOADED
+            answer = self._rendered[what] = b"%bretry-after: %d\r\n%b\r\n%b" % (
+                _head(kind, headers),
+                seconds,
+                b"" if keep_alive else b"connection: close\r\n",
+                _BODIES[kind.code] if with_body else b"",
+            )
+        return answer
 
     def count(self, route: Route, seconds: float) -> None:
-        """Count a request that was turned away, and have it logged with the others of this second."""
+        """Have a request that was turned away counted with the others of this turn of the loop, and logged."""
+        if not self._refused:
+            asyncio.get_running_loop().call_soon(self._count_refused)
+        self._refused[route].append(seconds)
+
+    def _count_refused(self) -> None:
+        refused, self._refused = self._refused, defaultdict(list)
         reason = self._admission.refusal_reason
-        self._observer.count_shed(route.priority, reason)
-        self._observer.count(route.name, "shed", seconds)
-        self._log_soon(reason)
+        for route, seconds in refused.items():
+            self._observer.count_shed(route.priority, reason, len(seconds))
+            self._observer.count_refused(route.name, seconds)
+            self._log_soon(reason, len(seconds))
 
     def count_connection(self) -> None:
         """Have a connection that was turned away logged with the others of this second; it has no route to count by."""
@@ -139,10 +153,10 @@ class Gate:
         for reason, count in counts.items():
             self._observer.log.warning("shed", count=count, outcome="shed", reason=reason)
 
-    def _log_soon(self, reason: str) -> None:
+    def _log_soon(self, reason: str, count: int = 1) -> None:
         if not self._not_logged:
             asyncio.get_running_loop().call_later(_LINE_SECONDS, self.log_refused)
-        self._not_logged[reason] += 1
+        self._not_logged[reason] += count
 
 
 class GatedProtocol(HttpToolsProtocol):
@@ -161,12 +175,10 @@ class GatedProtocol(HttpToolsProtocol):
         self._awaiting_head: asyncio.TimerHandle | None = None  # none while a request comes in one piece
         self._awaiting_reader: asyncio.TimerHandle | None = None
         self._refused_at = 0.0  # what came in one piece
-        self._answer: OnePacket
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """A caller is there: close the connection if there are too many, or if no request comes."""
-        super().connection_made(transport)
-        self._answer = OnePacket(transport)
+        super().connection_made(GatheringTransport(transport, self.gate.outbox))  # type: ignore[arg-type] # it is one
         if len(self.connections) > CONNECTIONS_MAX:
             self.gate.count_connection()
             transport.close()
@@ -237,7 +249,6 @@ class GatedProtocol(HttpToolsProtocol):
             return
         self.gate.let_in()
         super().on_headers_complete()
-        self.cycle.transport = self._answer  # type: ignore[assignment] # it is all that a cycle uses
         if self.gate.is_leaving:
             self.leave()
 
@@ -263,11 +274,6 @@ class GatedProtocol(HttpToolsProtocol):
             self.on_response_complete()  # waits for the next request, for as long as uvicorn does
         else:
             self.transport.close()
-
-    def on_response_complete(self) -> None:
-        """The last byte of an answer."""
-        self._answer.end()
-        super().on_response_complete()
 
     def leave(self) -> None:
         """End the connection with the answer that is due, if that can still be said in it."""
@@ -338,44 +344,6 @@ class GatedProtocol(HttpToolsProtocol):
             head = _head(kind, self.server_state.default_headers)
             self.transport.write(b"%bconnection: close\r\n\r\n%b" % (head, _BODIES[kind.code]))
         self.transport.close()
-
-
-class OnePacket:
-    """What a cycle of uvicorn writes to: keeps the head of an answer until its body comes, and sends them together.
-
-    In two packets they cost both sides a system call more, and the caller a turn of its loop.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self._is_in_body = False
-
-    def write(self, data: bytes) -> None:
-        """The head of an answer, or a part of its body."""
-        if self._is_in_body or (not self._head and data == _CONTINUE):
-            self._transport.write(data)
-        elif self._head:
-            self._is_in_body = True
-            self._transport.write(self._head + data)
-        else:
-            self._head = data
-
-    def end(self) -> None:
-        """An answer is over; one to HEAD had no body."""
-        if self._head and not self._is_in_body:
-            self._transport.write(self._head)
-        self._head = b""
-        self._is_in_body = False
-
-    def close(self) -> None:
-        """No more comes."""
-        self.end()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """The connection ends, by whomever."""
-        return self._transport.is_closing()
 
 
 def gated(gate: Gate) -> type[GatedProtocol]:

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service import protocol
 from service.admission import Priority, Ticket
 from service.middleware import RequestMiddleware
-from service.protocol import DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, Gate, GatedProtocol, OnePacket, Server, gated
+from service.protocol import DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, Gate, GatedProtocol, Server, gated
 from slo.metrics import REDEEM_ROUTE
 from tests.service.test_middleware import BALANCE_ROUTE, Front, new_front
 
@@ -750,49 +750,6 @@ def test_what_is_not_refused_is_served_as_uvicorn_does(running: Running, plain: 
         return [(status, headers | {"date": ""}, body) for status, headers, body in answers]
 
     assert talked(running) == talked(plain)
-
-
-def test_an_answer_is_one_packet() -> None:
-    """Head and body go together, further parts of the body alone, and no head waits for a body that does not come."""
-    packets: list[bytes] = []
-
-    class Wire(asyncio.Transport):
-        closed = False
-
-        def write(self, data: bytes | bytearray | memoryview) -> None:
-            packets.append(bytes(data))
-
-        def close(self) -> None:
-            self.closed = True
-
-        def is_closing(self) -> bool:
-            return self.closed
-
-    def written() -> list[bytes]:
-        sent, packets[:] = packets[:], []
-        return sent
-
-    answer = OnePacket(Wire())
-    answer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    assert written() == [b"HTTP/1.1 100 Continue\r\n\r\n"]
-    for _ in range(2):
-        answer.write(b"head")
-        assert written() == []
-        answer.write(b"body")
-        answer.write(b"more")
-        answer.end()
-        assert written() == [b"headbody", b"more"]
-    answer.write(b"head of no body")
-    answer.end()
-    answer.write(b"head of an empty body")
-    answer.write(b"")
-    answer.end()
-    assert written() == [b"head of no body", b"head of an empty body"]
-    answer.write(b"head of what failed")
-    assert not answer.is_closing()
-    answer.close()
-    assert written() == [b"head of what failed"]
-    assert answer.is_closing()
 
 
 @pytest.fixture(scope="module")
