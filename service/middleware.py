@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.admission import Admission, Priority, Ticket
-from service.logs import Log, stack
+from service.logs import Level, Log, stack
 from service.problems import ProblemError
 from service.telemetry import Instruments
 from service.tracing import CARRIER_HEADERS, RequestTrace, RequestTracer
@@ -115,7 +115,7 @@ class Note:
     """What is known about a request so far; routes add to it.
 
     Attributes:
-        trace_id: The same in log, problem, exemplar and span.
+        trace: Its id is the same in log, problem, exemplar and span.
         route: `METHOD /template`, one of `slo.metrics.REDEMPTION_ROUTES`; None for what is not counted.
         outcome: One of the outcomes of `slo.metrics`; without it `deferred` and then the status decide.
         code: Of the problem, if there was one.
@@ -129,7 +129,7 @@ class Note:
             learns from.
     """
 
-    trace_id: str
+    trace: RequestTrace
     route: str | None
     outcome: str | None = None
     code: str | None = None
@@ -154,7 +154,7 @@ def problem_response(scope: Scope, error: ProblemError) -> Response:
     if note is None:
         return problems.response(error, None)
     note.outcome, note.code = error.kind.outcome, error.kind.code
-    return problems.response(error, note.trace_id)
+    return problems.response(error, note.trace.trace_id)
 
 
 class Observer:
@@ -251,7 +251,7 @@ class RequestMiddleware:
         trace = self._observer.tracer.begin(
             carrier, route.name or _method(scope, "HTTP"), lambda: _attributes(scope, route)
         )
-        scope[_NOTE] = note = Note(trace.trace_id, route.name)
+        scope[_NOTE] = note = Note(trace, route.name)
         reply = _Reply(send)
         error: BaseException | None = None
         ticket: Ticket | None = None
@@ -376,12 +376,25 @@ def _write(  # noqa: PLR0913, PLR0917 - one line has that many sources
     seconds: float,
     error: BaseException | None,
 ) -> None:
+    level: Level = "warning" if note.outcome in BAD_OUTCOMES else "info"
+    observer.log.write(level, "request", lambda: _fields(observer, scope, note, trace, status, seconds, error))
+
+
+def _fields(  # noqa: PLR0913, PLR0917 - as above
+    observer: Observer,
+    scope: Scope,
+    note: Note,
+    trace: RequestTrace,
+    status: int,
+    seconds: float,
+    error: BaseException | None,
+) -> dict[str, object]:
     fields: dict[str, object] = {
         "trace_id": trace.trace_id,
         "span_id": trace.span_id,
         "method": _method(scope),
         "outcome": note.outcome,
-        "duration_seconds": round(seconds, 6),
+        "duration_seconds": int(seconds * 1e6) / 1e6,  # a quarter of what round() costs
     }
     if note.route:
         fields["route"] = note.route
@@ -400,7 +413,7 @@ def _write(  # noqa: PLR0913, PLR0917 - one line has that many sources
     if error:
         fields["error"] = type(error).__name__
         fields["stack"] = stack(error)
-    observer.log.write("warning" if note.outcome in BAD_OUTCOMES else "info", "request", fields)
+    return fields
 
 
 class _Reply:

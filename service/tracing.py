@@ -96,18 +96,28 @@ class RequestTrace:
     """The trace of one request.
 
     Attributes:
-        trace_id: 32 hexadecimal digits: the caller's, or a new one.
-        span_id: 16 hexadecimal digits: the request's own.
+        trace: Its number: the caller's, or a new one.
+        own: The number of the request's span.
         span: What children and outgoing calls see; it records nothing when the trace is not kept.
         kept: The trace is sampled, so it is worth an exemplar.
         context: Holds the span.
     """
 
-    trace_id: str
-    span_id: str
+    trace: int
+    own: int
     span: Span
     kept: bool
     context: Context
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+        return f"{self.trace:032x}"
+
+    @property
+    def span_id(self) -> str:
+        """16 hexadecimal digits."""
+        return f"{self.own:016x}"
 
 
 class RequestTracer:
@@ -153,18 +163,13 @@ class RequestTracer:
                 set_status_on_exception=False,
             )
         own = span.get_span_context()
-        return RequestTrace(
-            format_trace_id(own.trace_id),
-            format_span_id(own.span_id),
-            span,
-            own.trace_flags.sampled,
-            set_span_in_context(span, _NOTHING),
-        )
+        context = set_span_in_context(span, _NOTHING)
+        return RequestTrace(own.trace_id, own.span_id, span, own.trace_flags.sampled, context)
 
     def _not_kept(self, trace_id: int, flags: TraceFlags, state: TraceState | None = None) -> RequestTrace:
         span_id = self._ids.generate_span_id()
         span = _SilentSpan(trace_id, span_id, flags, state)
-        return RequestTrace(f"{trace_id:032x}", f"{span_id:016x}", span, False, set_span_in_context(span, _NOTHING))  # noqa: FBT003 - by keyword it costs more
+        return RequestTrace(trace_id, span_id, span, False, set_span_in_context(span, _NOTHING))  # noqa: FBT003 - by keyword it costs more
 
 
 class _SilentSpan(NonRecordingSpan):

@@ -16,7 +16,7 @@ from service import middleware, tracing
 from service.__main__ import main
 from service.telemetry import Instruments
 
-_NOTHING = tracing.RequestTrace("0" * 32, "0" * 16, INVALID_SPAN, kept=False, context=Context())
+_NOTHING = tracing.RequestTrace(0, 0, INVALID_SPAN, kept=False, context=Context())
 
 
 def _ignore(*_arguments: Any, **_named: Any) -> None:  # noqa: ANN401 - stands for anything
