@@ -49,54 +49,48 @@ MESSAGE_WITHHELD: Final = "a library's message, withheld"
 """The event of a line whose message may hold data; the last place of its stack is where it was logged."""
 
 _ALLOWED: Final = frozenset(ALLOWED_FIELDS)
-_LINES_MAX: Final = 128  # some 50 kB; a pipe holds 64 at once
+_BYTES_MAX: Final = 64 * 1024  # what a pipe holds at once
 _WAIT_SECONDS: Final = 0.02  # no reader of logs notices, and under load it saves nearly all of the writes
-
-Fields: TypeAlias = Callable[[], Mapping[str, object]]
 
 
 class Log(structlog.typing.FilteringBoundLogger, Protocol):
     """Structlog's logger, and a short way for the line that every request writes."""
 
-    def write(self, level: Level, event: str, fields: Fields) -> None:
-        """Write a line of these fields, none of which is None.
+    def write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
+        """Write a line of these fields, none of which is None: structlog copies keywords one by one, thrice.
 
-        They are asked for when the line is written: many in a row cost half of what each would between other work. And
-        structlog would copy them one by one, thrice.
+        It is worded at once: to keep what it is made of until it is written costs more, in memory that is not reused.
         """
 
 
-Line: TypeAlias = bytes | Callable[[], bytes]
-
-
 class LineBuffer:
-    """Where lines go: written together a moment later, a warning and worse at once.
+    """Where finished lines go: written together a moment later, a warning and worse at once.
 
     Outside an event loop every line is written at once. Any thread may write.
 
     Args:
         stream: Written to, and flushed.
-        lines_max: Written earlier when so many have gathered; 0 writes every line at once.
+        bytes_max: Written earlier when this much has gathered; 0 writes every line at once.
     """
 
-    def __init__(self, stream: BinaryIO, *, lines_max: int = _LINES_MAX) -> None:
+    def __init__(self, stream: BinaryIO, *, bytes_max: int = _BYTES_MAX) -> None:
         self._stream = stream
-        self._lines_max = lines_max
-        self._lines: list[Line] = []
+        self._bytes_max = bytes_max
+        self._lines = bytearray()
         self._is_planned = False
         self._lock = threading.Lock()
 
-    def info(self, line: Line) -> None:
+    def info(self, line: bytes) -> None:
         """Write a line soon."""
         with self._lock:
-            self._lines.append(line)
-            if len(self._lines) >= self._lines_max or not self._planned():
+            self._lines += line
+            if len(self._lines) >= self._bytes_max or not self._planned():
                 self._write()
 
-    def warning(self, line: Line) -> None:
+    def warning(self, line: bytes) -> None:
         """Write a line, and all before it, now."""
         with self._lock:
-            self._lines.append(line)
+            self._lines += line
             self._write()
 
     error = critical = warning
@@ -118,16 +112,16 @@ class LineBuffer:
         return True
 
     def _write(self) -> None:
-        lines, self._lines = self._lines, []  # first: a stream that fails must not make them grow
+        lines, self._lines = self._lines, bytearray()  # first: a stream that fails must not make them grow
         if lines:
-            self._stream.write(b"".join(line if isinstance(line, bytes) else line() for line in lines))
+            self._stream.write(lines)
             self._stream.flush()
 
 
 def create_log(lines: BinaryIO | LineBuffer) -> Log:
     """A logger that writes to this buffer; or to a stream, every line at once."""
     lazy = structlog.wrap_logger(
-        lines if isinstance(lines, LineBuffer) else LineBuffer(lines, lines_max=0),
+        lines if isinstance(lines, LineBuffer) else LineBuffer(lines, bytes_max=0),
         wrapper_class=_Logger,
         processors=[_line],
     )
@@ -136,9 +130,8 @@ def create_log(lines: BinaryIO | LineBuffer) -> Log:
 
 
 class _Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc] # made at run time
-    def write(self, level: Level, event: str, fields: Fields) -> None:
-        now = time.time_ns()
-        getattr(self._logger, level)(lambda: _rendered(now, level, event, fields()))
+    def write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
+        getattr(self._logger, level)(_rendered(level, event, fields))
 
 
 def account_hash(key: bytes | None) -> Callable[[str], str]:
@@ -203,12 +196,11 @@ def _time(milliseconds: int) -> str:
 
 def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
     """The only processor."""
-    fields = {name: value for name, value in event.items() if value is not None and name != "event"}
-    return _rendered(time.time_ns(), method, event["event"], fields)
+    return _rendered(method, event.pop("event"), {name: value for name, value in event.items() if value is not None})
 
 
-def _rendered(nanoseconds: int, level: str, event: str, fields: Mapping[str, object]) -> bytes:
-    line = {"timestamp": _time(nanoseconds // 1_000_000), "level": level, "event": event, **fields}
+def _rendered(level: str, event: str, fields: Mapping[str, object]) -> bytes:
+    line = {"timestamp": _time(time.time_ns() // 1_000_000), "level": level, "event": event, **fields}
     if not _ALLOWED.issuperset(line):
         line = {name: value for name, value in line.items() if name in _ALLOWED}
     try:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.admission import Admission, Priority, Ticket
-from service.logs import Level, Log, stack
+from service.logs import Log, stack
 from service.problems import ProblemError
 from service.telemetry import Instruments
 from service.tracing import CARRIER_HEADERS, RequestTrace, RequestTracer
@@ -376,19 +376,6 @@ def _write(  # noqa: PLR0913, PLR0917 - one line has that many sources
     seconds: float,
     error: BaseException | None,
 ) -> None:
-    level: Level = "warning" if note.outcome in BAD_OUTCOMES else "info"
-    observer.log.write(level, "request", lambda: _fields(observer, scope, note, trace, status, seconds, error))
-
-
-def _fields(  # noqa: PLR0913, PLR0917 - as above
-    observer: Observer,
-    scope: Scope,
-    note: Note,
-    trace: RequestTrace,
-    status: int,
-    seconds: float,
-    error: BaseException | None,
-) -> dict[str, object]:
     fields: dict[str, object] = {
         "trace_id": trace.trace_id,
         "span_id": trace.span_id,
@@ -413,7 +400,7 @@ def _fields(  # noqa: PLR0913, PLR0917 - as above
     if error:
         fields["error"] = type(error).__name__
         fields["stack"] = stack(error)
-    return fields
+    observer.log.write("warning" if note.outcome in BAD_OUTCOMES else "info", "request", fields)
 
 
 class _Reply:

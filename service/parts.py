@@ -56,7 +56,7 @@ def telemetry(catalogue: Iterable[Metric], stream: BinaryIO | None, processors: 
     """What is told, and to whom; log lines go to standard output if no stream is given, which gets each at once."""
     instruments = Instruments(catalogue)
     spans = tracing.tracer_provider(processors)
-    lines = LineBuffer(sys.stdout.buffer) if stream is None else LineBuffer(stream, lines_max=0)
+    lines = LineBuffer(sys.stdout.buffer) if stream is None else LineBuffer(stream, bytes_max=0)
     return Telemetry(instruments, spans, spans.get_tracer(tracing.TRACER_NAME), lines, create_log(lines))
 
 

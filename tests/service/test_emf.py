@@ -104,7 +104,7 @@ class Bench:
         self.now = now
         self.log = io.BytesIO()
         self.instruments = Instruments(catalogue)
-        lines = LineBuffer(self.log, lines_max=0)
+        lines = LineBuffer(self.log, bytes_max=0)
         self.metrics = EmbeddedMetrics(
             slos, catalogue, self.instruments, lines, create_log(lines), clock=lambda: self.now
         )
