@@ -10,7 +10,8 @@ The parts, inside out:
     valkey          hints, quotas and bursts: speed, never correctness
     redeeming       the way of a redemption: ledger, hint or queue
     security        who calls; rate_limits: how often
-    admission       who may come in; protocol: turned away at the headers; whole_requests: without a parser
+    admission       who may come in
+    protocol        turned away at the headers; whole_requests: without a parser; outgoing: answers leave together
     middleware      one place that measures and traces every request
     problems        what can go wrong, as a caller sees it (RFC 9457)
     routes          HTTP to domain and back, and nothing else; openapi: what it says of itself

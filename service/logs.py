@@ -56,8 +56,10 @@ _WAIT_SECONDS: Final = 0.02  # no reader of logs notices, and under load it save
 class Log(structlog.typing.FilteringBoundLogger, Protocol):
     """Structlog's logger, and a short way for the line that every request writes."""
 
-    def write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        """Write a line of these fields, none of which is None: structlog copies keywords one by one, thrice.
+    def write(self, level: Level, fields: Mapping[str, object]) -> None:
+        """Write a line of these fields and no others: structlog copies keywords one by one, thrice.
+
+        Among them are `timestamp`, `level` and `event`, and none is None.
 
         It is worded at once: to keep what it is made of until it is written costs more, in memory that is not reused.
         """
@@ -130,8 +132,8 @@ def create_log(lines: BinaryIO | LineBuffer) -> Log:
 
 
 class _Logger(structlog.make_filtering_bound_logger(logging.INFO)):  # type: ignore[misc] # made at run time
-    def write(self, level: Level, event: str, fields: Mapping[str, object]) -> None:
-        getattr(self._logger, level)(_rendered(level, event, fields))
+    def write(self, level: Level, fields: Mapping[str, object]) -> None:
+        getattr(self._logger, level)(_rendered(fields))
 
 
 def account_hash(key: bytes | None) -> Callable[[str], str]:
@@ -194,13 +196,18 @@ def _time(milliseconds: int) -> str:
     return f"{_second(second)}.{rest:03d}Z"
 
 
+def now() -> str:
+    """The time in UTC, to the millisecond."""
+    return _time(time.time_ns() // 1_000_000)
+
+
 def _line(_: object, method: str, event: MutableMapping[str, Any]) -> bytes:
     """The only processor."""
-    return _rendered(method, event.pop("event"), {name: value for name, value in event.items() if value is not None})
+    fields = {name: value for name, value in event.items() if value is not None}
+    return _rendered({"timestamp": now(), "level": method, "event": event["event"], **fields})
 
 
-def _rendered(level: str, event: str, fields: Mapping[str, object]) -> bytes:
-    line = {"timestamp": _time(time.time_ns() // 1_000_000), "level": level, "event": event, **fields}
+def _rendered(line: Mapping[str, object]) -> bytes:
     if not _ALLOWED.issuperset(line):
         line = {name: value for name, value in line.items() if name in _ALLOWED}
     try:

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import socket
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from types import FrameType
@@ -57,7 +57,6 @@ class Gate:
         self._coming = 0  # let in since the loop began to read its sockets: the tasks that take their places come later
         self._rendered: dict[tuple[Reason, int, bool, bool], bytes] = {}  # by what differs between the refusals
         self._rendered_for: list[tuple[bytes, bytes]] | None = None
-        self._refused: defaultdict[Route, list[float]] = defaultdict(list)  # not counted yet: how long each took
         self._not_logged: Counter[str] = Counter()  # by reason
 
     @property
@@ -130,18 +129,11 @@ class Gate:
         return answer
 
     def count(self, route: Route, seconds: float) -> None:
-        """Have a request that was turned away counted with the others of this turn of the loop, and logged."""
-        if not self._refused:
-            asyncio.get_running_loop().call_soon(self._count_refused)
-        self._refused[route].append(seconds)
-
-    def _count_refused(self) -> None:
-        refused, self._refused = self._refused, defaultdict(list)
+        """Count a request that was turned away, and have it logged with the others of this second."""
+        self._observer.count(route.name, "shed", seconds)
         reason = self._admission.refusal_reason
-        for route, seconds in refused.items():
-            self._observer.count_shed(route.priority, reason, len(seconds))
-            self._observer.count_refused(route.name, seconds)
-            self._log_soon(reason, len(seconds))
+        self._observer.count_shed(route.priority, reason)
+        self._log_soon(reason)
 
     def count_connection(self) -> None:
         """Have a connection that was turned away logged with the others of this second; it has no route to count by."""
@@ -153,10 +145,10 @@ class Gate:
         for reason, count in counts.items():
             self._observer.log.warning("shed", count=count, outcome="shed", reason=reason)
 
-    def _log_soon(self, reason: str, count: int = 1) -> None:
+    def _log_soon(self, reason: str) -> None:
         if not self._not_logged:
             asyncio.get_running_loop().call_later(_LINE_SECONDS, self.log_refused)
-        self._not_logged[reason] += count
+        self._not_logged[reason] += 1
 
 
 class GatedProtocol(HttpToolsProtocol):

@@ -8,6 +8,7 @@ requests are not kept, and need an id alone.
 from __future__ import annotations
 
 import os
+import random
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -129,18 +130,20 @@ class RequestTracer:
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer(TRACER_NAME)
-        self._ids = provider.id_generator
         self._sampler = _environment_sampler(provider)
         self._follows_callers = isinstance(self._sampler, ParentBased)
         self._bound = _ratio_bound()
 
-    def begin(self, carrier: Mapping[bytes, bytes], name: str, attributes: Callable[[], Attributes]) -> RequestTrace:
+    def begin(
+        self, carrier: Mapping[bytes, bytes], name: str, attributes: Callable[..., Attributes], *of: object
+    ) -> RequestTrace:
         """Begin a trace, or continue the caller's; `span.end()` ends it.
 
         Args:
             carrier: The request's headers among `CARRIER_HEADERS`.
             name: Of the span.
             attributes: Asked only if the span is recorded.
+            *of: What it is asked with.
         """
         parent, trace_id = _NOTHING, 0
         if carrier:
@@ -148,7 +151,7 @@ class RequestTracer:
             if found and TRACESTATE not in carrier:
                 return self._not_kept(int(found[1], 16), _PASSED_ON)
             parent, trace_id = incoming(carrier)
-        trace_id = trace_id or self._ids.generate_trace_id()
+        trace_id = trace_id or random.getrandbits(128) or 1
         if parent is _NOTHING and trace_id & TraceIdRatioBased.TRACE_ID_LIMIT >= self._bound:
             return self._not_kept(trace_id, _FRESH)
         if self._sampler.should_sample(parent, trace_id, name, SpanKind.SERVER).decision is Decision.DROP:
@@ -158,7 +161,7 @@ class RequestTracer:
                 name,
                 context=parent,
                 kind=SpanKind.SERVER,
-                attributes=attributes(),
+                attributes=attributes(*of),
                 record_exception=False,  # its message may hold data
                 set_status_on_exception=False,
             )
@@ -167,7 +170,7 @@ class RequestTracer:
         return RequestTrace(own.trace_id, own.span_id, span, own.trace_flags.sampled, context)
 
     def _not_kept(self, trace_id: int, flags: TraceFlags, state: TraceState | None = None) -> RequestTrace:
-        span_id = self._ids.generate_span_id()
+        span_id = random.getrandbits(64) or 1
         span = _SilentSpan(trace_id, span_id, flags, state)
         return RequestTrace(trace_id, span_id, span, False, set_span_in_context(span, _NOTHING))  # noqa: FBT003 - by keyword it costs more
 

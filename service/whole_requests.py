@@ -17,7 +17,11 @@ _TELLING: Final = (
 # Every line ends in CRLF, none is folded, and no name has a space before its colon (RFC 9112, 5).
 _OTHERS: Final = rb"(?:(?!" + _TELLING + rb")[!-9;-~]+:.*\r\n)*"
 _HEAD: Final = re.compile(
-    rb"([A-Z]+ /[!-~]*) HTTP/1\.1\r\n" + _OTHERS + rb"(?:(?i:content-length): ?([0-9]{1,9})\r\n" + _OTHERS + rb")?\r\n"
+    rb"((?:GET|HEAD|POST) /[!-~]*) HTTP/1\.1\r\n"
+    + _OTHERS
+    + rb"(?:(?i:content-length): ?([0-9]{1,9})\r\n"
+    + _OTHERS
+    + rb")?\r\n"
 )
 _LONE_CR: Final = re.compile(rb"\r[^\n]")  # some take it for the end of a line
 

@@ -36,6 +36,7 @@ _CONNECTIONS: Final = 64
 _CONNECTIONS_OVERLOAD: Final = 600  # more than the limit lets in, so that there is somebody to turn away
 _PGBENCH_CLIENTS: Final = 8  # of 1, 8 and 32 the fastest on two cores
 _OVERLOAD: Final = 3  # times the capacity
+_PAIRS: Final = 4  # with and without telemetry: one pair is off by 5 % as often as not
 _POINTS: Final = 10**9
 
 _ONE_ROW: Final = """
@@ -66,13 +67,22 @@ class Bench:
     seconds: float
     accounts: int
 
-    def load(self, target: Service, *options: str) -> dict[str, Any]:
+    def load(self, target: Service, *options: str, seconds: float | None = None) -> dict[str, Any]:
         """Load from a process of its own, as the generator shares the cores but no interpreter."""
         token = self.folder / "token"
         token.write_text(target.headers["Authorization"].removeprefix("Bearer "))
         token.chmod(0o600)
         where: list[str | Path] = ["--url", target.url, "--token", token, "--accounts", self.folder / "accounts"]
-        command = [sys.executable, "-m", "drills.load", "--json", *where, "--seconds", str(self.seconds), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "drills.load",
+            "--json",
+            *where,
+            "--seconds",
+            str(seconds or self.seconds),
+            *options,
+        ]
         told: dict[str, Any] = json.loads(run(command).output)
         return told
 
@@ -138,42 +148,46 @@ def _round(bench: Bench, number: int, rounds: int) -> dict[str, float]:
         say(f"round {number} of {rounds}: {what}")
 
     load = partial(bench.load, bench.full)
-    closed = partial(load, "--connections", str(_CONNECTIONS))
+    connections = ("--connections", str(_CONNECTIONS))
+    closed = partial(load, *connections)
     step("pgbench, one redemption a call")
     pgbench = bench.pgbench()
     # Its capacity before and after whatever is compared with it: a shared machine gets a third faster or slower within
     # seconds, and that would decide.
-    step("the service, as fast as it can")
-    first = closed()
-    step("the same without telemetry")
-    bare = bench.load(bench.bare, "--connections", str(_CONNECTIONS))
-    step("with it again")
-    second = closed()
-    rate = _OVERLOAD * _goodput(second)
+    step(f"the service, as fast as it can, with telemetry and without, {_PAIRS} times in turn")
+    turn = partial(bench.load, seconds=bench.seconds / 2)
+    full, bare = [turn(bench.full, *connections)], []
+    for _ in range(_PAIRS):
+        bare.append(turn(bench.bare, *connections))
+        full.append(turn(bench.full, *connections))
+    shares = [1 - _goodput(*full[place : place + 2]) / _goodput(one) for place, one in enumerate(bare)]
+    step("with telemetry")
+    before = closed()
+    rate = _OVERLOAD * _goodput(before)
     step(f"at {_OVERLOAD} times that, {rate:,.0f}/s")
     flooded = load("--connections", str(_CONNECTIONS_OVERLOAD), "--rate", str(rate))
     step("as fast as it can again")
-    third = closed()
+    after = closed()
     step("one hot account")
     hot = closed("--choice", "hot")
     step(f"at half of pgbench's rate, {pgbench / 2:,.0f}/s")
     paced = closed("--rate", str(pgbench * PGBENCH_SHARE_MIN))
-    capacity = _goodput(first, second, third)
+    capacity = _goodput(before, after)
     memory = psutil.Process(bench.full.process.pid)
     return {
         "pgbench_per_second": pgbench,
         "capacity_per_second": capacity,
         "capacity_to_pgbench": capacity / pgbench,
-        "capacity_p99_seconds": _p99(first),
+        "capacity_p99_seconds": _p99(before),
         "paced_per_second": _goodput(paced),
         "paced_p99_seconds": _p99(paced),
-        "hot_to_spread": _goodput(hot) / _goodput(third),
-        "telemetry_share": 1 - _goodput(first, second) / _goodput(bare),
-        "offered_to_capacity": _offered(flooded) / _goodput(second, third),
-        "goodput_to_capacity": _goodput(flooded) / _goodput(second, third),
+        "hot_to_spread": _goodput(hot) / _goodput(after),
+        "telemetry_share": mean(shares),
+        "offered_to_capacity": _offered(flooded) / capacity,
+        "goodput_to_capacity": _goodput(flooded) / capacity,
         "overload_p99_seconds": _p99(flooded),
         "memory_mb": sum(one.memory_info().rss for one in (memory, *memory.children(recursive=True))) / 1e6,
-        "generator_cpu_microseconds": first["cpu_seconds"] / max(1, first["redemptions"]["sent"]) * 1e6,
+        "generator_cpu_microseconds": before["cpu_seconds"] / max(1, before["redemptions"]["sent"]) * 1e6,
     }
 
 

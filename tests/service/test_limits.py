@@ -61,6 +61,8 @@ async def _post(service: Service, body: bytes | AsyncIterator[bytes], **headers:
         b'{"account_id":7,"points":1}',
         b'{"account_id":"' + b"a" * 65 + b'","points":1}',
         b"[" * 16000,
+        b'\xef\xbb\xbf{"account_id":"a","points":1}',  # RFC 8259, 8.1: no byte order mark
+        '{"account_id":"a","points":1}'.encode("utf-16"),
     ],
 )
 async def test_a_malformed_body_is_refused(body: bytes) -> None:

@@ -54,6 +54,7 @@ class Front:
 
     def sample(self, name: str, **labels: str) -> float:
         """One sample's value."""
+        self.observer.count_now()
         for family in text_string_to_metric_families(self.instruments.exposition("")[0].decode()):
             for sample in family.samples:
                 if sample.name == name and sample.labels == labels:

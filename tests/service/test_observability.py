@@ -401,10 +401,11 @@ async def test_the_short_way_passes_the_same_list() -> None:
     """Fields in one mapping are fields like others: what is not allowed is dropped."""
     stream = io.BytesIO()
     log = create_log(stream)
-    log.write("warning", "request", {"status": 200, "account_id": "guest-1"})
+    named = {"timestamp": "", "level": "warning", "event": "request", "status": 200}
+    log.write("warning", named | {"account_id": "guest-1"})
     log.warning("request", status=200, account_id="guest-1", code=None)
     first, second = (json.loads(line) | {"timestamp": ""} for line in stream.getvalue().splitlines())
-    assert first == second == {"timestamp": "", "level": "warning", "event": "request", "status": 200}
+    assert first == second == named
 
 
 async def test_a_line_that_cannot_be_written_takes_no_other_along() -> None:
@@ -412,7 +413,7 @@ async def test_a_line_that_cannot_be_written_takes_no_other_along() -> None:
     stream = io.BytesIO()
     log = create_log(LineBuffer(stream))
     for client in ("a", "\ud800", "b"):
-        log.write("info", "request", {"client": client})
+        log.write("info", {"timestamp": "", "level": "info", "event": "request", "client": client})
     await asyncio.sleep(0.1)
     first, lost, last = (json.loads(line) for line in stream.getvalue().splitlines())
     assert (first["client"], last["client"]) == ("a", "b")

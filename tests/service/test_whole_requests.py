@@ -34,6 +34,7 @@ def test_the_plainest_form_is_read() -> None:
         WHOLE.replace(b" /v1", b"  /v1"),
         WHOLE.replace(b"/v1/redemptions", b"*"),
         WHOLE.replace(b"POST", b"post"),
+        WHOLE.replace(b"POST", b"POSTS"),
         WHOLE.replace(b"\r\n", b"\n"),
         WHOLE.replace(b"Host: a\r\n", b"Host: a\n"),
         WHOLE.replace(b"Host: a\r\n", b"Host: a\r"),
@@ -72,6 +73,7 @@ _PIECES = [b"\r", b"\n", b"\r\n", b" ", b":", b"\t", b"0", b"a", b"GET / HTTP/1.
 )
 @example(WHOLE, [])
 @example(READ, [])
+@example(READ, [(0, 1, b"a")])
 def test_the_parser_reads_the_same(whole: bytes, changes: list[tuple[int, int, bytes]]) -> None:
     """Whatever is read here the server's parser reads as one request, with this line, to its very end."""
     data = bytearray(whole)
