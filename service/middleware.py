@@ -22,6 +22,7 @@ from opentelemetry.semconv.attributes import (
     url_attributes,
 )
 from opentelemetry.trace import Span, Status, StatusCode
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -176,7 +177,8 @@ class Observer:
         self.tracer = tracer
         self.log = log
         self.account_hash = account_hash
-        self._counted: defaultdict[tuple[str, str], list[float]] = defaultdict(list)  # in this turn: how long each took
+        # In this turn of the loop: how long each took.
+        self._counted: defaultdict[tuple[Counter, Histogram], list[float]] = defaultdict(list)
         # Found once: a request pays for the adding alone.
         self._series = {
             (labels["route"], labels["outcome"]): (
@@ -198,20 +200,19 @@ class Observer:
         """
         if route is None:
             return
+        series = requests, duration = self._series[route, outcome]
         if trace_id is not None:
-            requests, duration = self._series[route, outcome]
             requests.inc(1, {"trace_id": trace_id})
             duration.observe(seconds, {"trace_id": trace_id})
             return
         if not self._counted:
             asyncio.get_running_loop().call_soon(self.count_now)
-        self._counted[route, outcome].append(seconds)
+        self._counted[series].append(seconds)
 
     def count_now(self) -> None:
         """Count what is not counted yet."""
         counted, self._counted = self._counted, defaultdict(list)
-        for series, times in counted.items():
-            requests, duration = self._series[series]
+        for (requests, duration), times in counted.items():
             requests.inc(len(times))
             for seconds in times:
                 duration.observe(seconds)

@@ -400,6 +400,18 @@ async def test_a_call_is_a_span_that_links_to_its_requests(cluster: ValkeyCluste
     assert key not in call.to_json()
 
 
+async def test_what_comes_within_a_moment_is_one_call(cluster: ValkeyCluster) -> None:
+    """What nobody waits for gathers, though the server is free; a look-up takes it along."""
+    calls: list[str | None] = []
+    key = unused()
+    async with opened(cluster, buckets=1, on_call=lambda _seconds, error: calls.append(error)) as valkey:
+        for number in range(10):
+            valkey.remember("client-a", f"{key}-{number}", b"f", b"facts")
+            await asyncio.sleep(0)
+        assert await valkey.look_up("client-a", f"{key}-9") is not None
+    assert calls == [None]
+
+
 async def test_a_failed_call_says_how() -> None:
     """A call that fails has its error's type, in the span and for the metrics, and tells nothing else of it.
 
